@@ -1,0 +1,1 @@
+"""The mesh proves itself: audits that trust neither producers nor sinks."""

@@ -1,0 +1,1 @@
+"""What all parts agree on: contracts, Avro, types, masks, registry, errors. Mostly pure."""

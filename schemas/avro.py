@@ -1,0 +1,352 @@
+"""Avro schemas as values: parsed once, named references resolved, PII tags read.
+
+Paths inside a schema are written ``order.items[].price`` and ``labels{}``: a dot for a record's field, ``[]`` for an
+array's items, ``{}`` for a map's values. Optional unions (``["null", X]`` in either order) add nothing to a path.
+Source of the rules: Apache Avro specification 1.12, "Schema Declaration" and "Logical Types".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import fastavro
+from fastavro.schema import SchemaParseException, UnknownType
+
+from headrace.schemas.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+# A name of Confluent's data contracts: a list of tags inline in a field or a type.
+TAGS = "confluent:tags"
+PII_TAG = "PII"
+# Deep enough for any event a person can review; a limit on everything keeps a hostile schema from exhausting the stack.
+MAX_DEPTH = 32
+MAX_SCHEMA_BYTES = 1 << 20
+
+_MISSING: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """A primitive type with its logical type, if the specification knows that logical type for it."""
+
+    name: str
+    logical: str | None = None
+    precision: int = 0
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """A fixed type of ``size`` bytes."""
+
+    name: str
+    size: int
+    logical: str | None = None
+    precision: int = 0
+    scale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Enum:
+    """An enum with its symbols in order."""
+
+    name: str
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array."""
+
+    items: AvroType
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A map from strings."""
+
+    values: AvroType
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A union with its branches in order."""
+
+    branches: tuple[AvroType, ...]
+
+    @property
+    def nullable(self) -> bool:
+        """Whether one branch is null."""
+        return any(is_null(branch) for branch in self.branches)
+
+    @property
+    def others(self) -> tuple[AvroType, ...]:
+        """The branches that are not null."""
+        return tuple(branch for branch in self.branches if not is_null(branch))
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A record's field. ``default`` is the schema's JSON default; ``has_default`` tells null from none."""
+
+    name: str
+    type: AvroType
+    doc: str
+    aliases: tuple[str, ...]
+    tags: tuple[str, ...]
+    has_default: bool
+    default: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record with its fields in order."""
+
+    name: str
+    fields: tuple[Field, ...]
+    doc: str
+
+    def field(self, name: str) -> Field | None:
+        """Return the field of that name."""
+        return next((field for field in self.fields if field.name == name), None)
+
+
+AvroType: TypeAlias = Primitive | Fixed | Enum | Array | Map | Union | Record
+
+
+def is_null(avro_type: AvroType) -> bool:
+    """Tell whether the type is Avro's null."""
+    return isinstance(avro_type, Primitive) and avro_type.name == "null"
+
+
+def optional_of(avro_type: AvroType) -> tuple[AvroType, bool]:
+    """Return the type behind ``["null", X]`` in either order and whether it was optional; other types as they are."""
+    if isinstance(avro_type, Union) and avro_type.nullable and len(avro_type.others) == 1:
+        return avro_type.others[0], True
+    return avro_type, False
+
+
+@dataclass(frozen=True)
+class AvroSchema:
+    """An event's schema: a record, with all references resolved.
+
+    Attributes:
+        text: the JSON text, white space removed, order kept: what is registered.
+        record: the resolved record.
+    """
+
+    text: str
+    record: Record
+
+    @classmethod
+    def parse(cls, text: str, *, where: str | None = None) -> AvroSchema:
+        """Parse a schema's JSON text.
+
+        Raises:
+            SchemaError: if it is no JSON, no valid Avro, no record at the top, recursive, or nested deeper than 32.
+        """
+        if len(text) > MAX_SCHEMA_BYTES:
+            raise SchemaError(f"the schema is larger than {MAX_SCHEMA_BYTES:,} characters", where=where)
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            place = f"line {error.lineno} column {error.colno}: {error.msg}"
+            raise SchemaError(f"this is not JSON: {place}", where=where, hint="a schema is one JSON object") from None
+        except RecursionError:
+            raise SchemaError(f"nested deeper than {MAX_DEPTH}", where=where) from None
+        if not isinstance(document, dict) or document.get("type") != "record":
+            raise SchemaError("an event's schema is a record", where=where, hint='start with {"type": "record", …}')
+        try:
+            resolved = _Resolver(where).resolve(document, "", None, ())
+            fastavro.parse_schema(document)
+        except (SchemaParseException, UnknownType, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SchemaError(f"this is not valid Avro: {error}", where=where) from None
+        if not isinstance(resolved, Record):
+            raise SchemaError("an event's schema is a record", where=where)
+        return cls(json.dumps(document, ensure_ascii=False, separators=(",", ":")), resolved)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The schema as JSON values. Treat it as read-only."""
+        document: dict[str, Any] = json.loads(self.text)
+        return document
+
+    @cached_property
+    def parsed(self) -> Any:
+        """The schema as fastavro wants it."""
+        return fastavro.parse_schema(self.document)
+
+    @cached_property
+    def pii(self) -> Mapping[str, str | None]:
+        """Every field tagged PII, by path, with its category (``user.contact.email``) or None where none is named."""
+        return {
+            path: next((tag for tag in field.tags if tag != PII_TAG), None)
+            for path, field in self.walk()
+            if PII_TAG in field.tags
+        }
+
+    def walk(self) -> Iterator[tuple[str, Field]]:
+        """Yield every field with its path, parents before children."""
+        yield from _walk(self.record, "")
+
+    def at(self, path: str) -> Field | None:
+        """Return the field at a dotted path, None where there is none."""
+        return next((field for found, field in self.walk() if found == path), None)
+
+
+def _walk(avro_type: AvroType, path: str) -> Iterator[tuple[str, Field]]:
+    match avro_type:
+        case Record(fields=fields):
+            for field in fields:
+                below = f"{path}.{field.name}" if path else field.name
+                yield below, field
+                yield from _walk(field.type, below)
+        case Array(items=items):
+            yield from _walk(items, f"{path}[]")
+        case Map(values=values):
+            yield from _walk(values, f"{path}{{}}")
+        case Union(branches=branches):
+            for branch in branches:
+                yield from _walk(branch, path)
+        case _:
+            pass
+
+
+class _Resolver:
+    """Resolves named references while it walks a schema's JSON; one instance a schema."""
+
+    def __init__(self, where: str | None) -> None:
+        self._where = where
+        self._named: dict[str, AvroType] = {}
+
+    def resolve(self, node: Any, path: str, namespace: str | None, inside: tuple[str, ...]) -> AvroType:
+        """Resolve one node; ``inside`` names the records it stands in, outermost first."""
+        if path.count(".") + path.count("[]") + path.count("{}") > MAX_DEPTH:
+            raise SchemaError(f"nested deeper than {MAX_DEPTH}", path=path, where=self._where)
+        if isinstance(node, str):
+            return self._reference(node, path, namespace, inside)
+        if isinstance(node, list):
+            return Union(tuple(self.resolve(branch, path, namespace, inside) for branch in node))
+        if not isinstance(node, dict) or "type" not in node:
+            raise SchemaError("a type is missing here", path=path, where=self._where, hint='write "type": …')
+        kind = node["type"]
+        if kind in ("record", "error"):
+            return self._record(node, path, namespace, inside)
+        if kind in ("enum", "fixed"):
+            return self._leaf(node, namespace)
+        if kind == "array":
+            return Array(self.resolve(node.get("items", _MISSING), f"{path}[]", namespace, inside))
+        if kind == "map":
+            return Map(self.resolve(node.get("values", _MISSING), f"{path}{{}}", namespace, inside))
+        if isinstance(kind, str) and kind in PRIMITIVES:
+            return Primitive(kind, *_logical(node, kind, None))
+        return self.resolve(kind, path, namespace, inside)
+
+    def _reference(self, name: str, path: str, namespace: str | None, inside: tuple[str, ...]) -> AvroType:
+        if name in PRIMITIVES:
+            return Primitive(name)
+        full = _full_name(name, namespace)
+        if full in inside:
+            raise SchemaError(
+                f"the record {full} contains itself",
+                path=path,
+                where=self._where,
+                hint="no table can hold a recursive type: flatten it, or carry the inner part as a JSON string",
+            )
+        if full not in self._named:
+            raise SchemaError(
+                f"the type {name!r} is not known here",
+                path=path,
+                where=self._where,
+                hint="define it at its first use, or use one of Avro's primitive types",
+            )
+        return self._named[full]
+
+    def _record(self, node: dict[str, Any], path: str, namespace: str | None, inside: tuple[str, ...]) -> Record:
+        full = _full_name(str(node.get("name", "")), node.get("namespace", namespace))
+        fields = tuple(
+            self._field(field, path, full.rpartition(".")[0] or None, (*inside, full)) for field in node["fields"]
+        )
+        record = Record(full, fields, str(node.get("doc", "")))
+        self._named[full] = record
+        return record
+
+    def _field(self, node: Any, path: str, namespace: str | None, inside: tuple[str, ...]) -> Field:
+        if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+            raise SchemaError("a field needs a name", path=path, where=self._where)
+        below = f"{path}.{node['name']}" if path else node["name"]
+        return Field(
+            name=node["name"],
+            type=self.resolve(node.get("type", _MISSING), below, namespace, inside),
+            doc=str(node.get("doc", "")),
+            aliases=tuple(node.get("aliases", ())),
+            tags=self._tags(node, below),
+            has_default="default" in node,
+            default=node.get("default"),
+        )
+
+    def _tags(self, node: dict[str, Any], path: str) -> tuple[str, ...]:
+        own: list[Any] = []
+        for holder in _tag_holders(node):
+            tags = holder.get(TAGS, [])
+            if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+                raise SchemaError(
+                    f"{TAGS} is a list of strings", path=path, where=self._where, hint=f'"{TAGS}": ["PII", "category"]'
+                )
+            own.extend(tags)
+        return tuple(own)
+
+    def _leaf(self, node: dict[str, Any], namespace: str | None) -> AvroType:
+        full = _full_name(str(node.get("name", "")), node.get("namespace", namespace))
+        leaf: AvroType
+        if node["type"] == "enum":
+            leaf = Enum(full, tuple(node.get("symbols", ())))
+        else:
+            leaf = Fixed(full, int(node["size"]), *_logical(node, "fixed", int(node["size"])))
+        self._named[full] = leaf
+        return leaf
+
+
+def _tag_holders(node: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """A field's tags may stand in the field, in its type, or in a branch of its union: a tag anywhere counts."""
+    inner = node.get("type")
+    types = inner if isinstance(inner, list) else [inner]
+    return [node, *(candidate for candidate in types if isinstance(candidate, dict))]
+
+
+# Logical types by the types that may carry them; a logical type elsewhere is ignored, as the specification demands.
+_LOGICAL: Mapping[str, frozenset[str]] = {
+    "decimal": frozenset({"bytes", "fixed"}),
+    "uuid": frozenset({"string", "fixed"}),
+    "date": frozenset({"int"}),
+    "time-millis": frozenset({"int"}),
+    "time-micros": frozenset({"long"}),
+    "timestamp-millis": frozenset({"long"}),
+    "timestamp-micros": frozenset({"long"}),
+    "timestamp-nanos": frozenset({"long"}),
+    "local-timestamp-millis": frozenset({"long"}),
+    "local-timestamp-micros": frozenset({"long"}),
+    "local-timestamp-nanos": frozenset({"long"}),
+    "duration": frozenset({"fixed"}),
+}
+
+
+def _logical(node: dict[str, Any], kind: str, size: int | None) -> tuple[str | None, int, int]:
+    logical = node.get("logicalType")
+    if not isinstance(logical, str) or kind not in _LOGICAL.get(logical, frozenset()):
+        return None, 0, 0
+    if (logical == "uuid" and size not in (None, 16)) or (logical == "duration" and size != 12):
+        return None, 0, 0
+    if logical == "decimal":
+        return logical, int(node.get("precision", 0)), int(node.get("scale", 0))
+    return logical, 0, 0
+
+
+def _full_name(name: str, namespace: str | None) -> str:
+    return name if "." in name or not namespace else f"{namespace}.{name}"

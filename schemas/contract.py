@@ -1,0 +1,206 @@
+"""A product's contract: an Open Data Contract Standard v3.2 document, read into a :class:`Contract`.
+
+What headrace reads, all else of the standard is accepted and left to its readers::
+
+    apiVersion: v3.2.0                    kind: DataContract
+    id: domain.product                    name: product         domain: domain      (as the folders say)
+    version: 1.0.0                        status: active
+    description.purpose                   what the product is for
+    team.name                             who answers for it
+    schema[0].name                        product, once; physicalName, if given, is domain.product
+    schema[0].authoritativeDefinitions    {type: schema, url: schema.avsc}: the structure, and the only one
+    schema[0].properties[].primaryKey     the message's key, in the order of primaryKeyPosition
+    schema[0].properties[].customProperties   {property: mask, value: show-last-4}
+    slaProperties                         latency: an event's age when it is in the table (default 10 s)
+                                          retention: how long Kafka keeps an event (default: the broker's)
+    customProperties                      kafka.partitions (default 4), avro.compatibility (default BACKWARD)
+
+Source: Open Data Contract Standard 3.2.0, Bitol; "Fundamentals", "Schema", "Service-Level Agreement".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from open_data_contract_standard.model import OpenDataContractStandard, Team
+
+from headrace.schemas.contract_fields import (
+    check_fields,
+    chosen_masks,
+    contract_fields,
+    custom_properties,
+    key_of,
+    masks_of,
+)
+from headrace.schemas.documents import DocumentFaults
+from headrace.schemas.product import Compatibility, Contract
+from headrace.schemas.validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headrace.schemas.avro import AvroSchema
+    from headrace.schemas.documents import Document, Key
+    from headrace.schemas.errors import Fault
+    from headrace.schemas.masks import Mask
+    from headrace.schemas.names import ProductName
+    from headrace.schemas.policy import PiiPolicy
+
+API_VERSION = "v3.2.0"
+SCHEMA_DEFINITION = "schema"
+DEFAULT_PARTITIONS = 4
+# A broker handles some thousands of partitions in all; a product that wants more than this has mistaken a key for one.
+MAX_PARTITIONS = 1000
+DEFAULT_FRESHNESS_S = 10.0
+# The standard names days and years; the shorter units follow the same pattern. A bare "m" could be a month.
+UNIT_MS = {
+    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 1),
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1_000),
+    **dict.fromkeys(("min", "minute", "minutes"), 60_000),
+    **dict.fromkeys(("h", "hour", "hours"), 3_600_000),
+    **dict.fromkeys(("d", "day", "days"), 86_400_000),
+    **dict.fromkeys(("y", "yr", "year", "years"), 365 * 86_400_000),
+}
+_OWN_PROPERTIES = ("kafka.partitions", "avro.compatibility")
+_VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class OdcsDocument:
+    """A contract's document that has the standard's shape; what it says is read by :meth:`read`."""
+
+    document: Document
+    odcs: OpenDataContractStandard
+
+    @classmethod
+    def parse(cls, document: Document, faults: list[Fault]) -> OdcsDocument | None:
+        """Validate the shape: unknown keys, types. None if it is not the standard's."""
+        odcs = validate(document, OpenDataContractStandard, faults)
+        return cls(document, odcs) if odcs is not None else None
+
+    def schema_url(self, faults: list[Fault]) -> str | None:
+        """Return the path of the Avro schema beside the contract, None (and a fault) if the contract names none."""
+        for table in (self.odcs.schema_ or [])[:1]:
+            for definition in table.authoritativeDefinitions or ():
+                if definition.type == SCHEMA_DEFINITION and definition.url:
+                    return str(definition.url)
+        place: list[Key] = ["schema", 0, "authoritativeDefinitions"]
+        DocumentFaults(self.document, faults).add(
+            place,
+            "the contract does not say where its Avro schema is",
+            "write authoritativeDefinitions: [{type: schema, url: schema.avsc}] below schema[0]",
+        )
+        return None
+
+    def schema_place(self) -> str:
+        """Return the place of the path of the Avro schema."""
+        return self.document.where("schema", 0, "authoritativeDefinitions")
+
+    def read(
+        self, name: ProductName, schema: AvroSchema | None, policy: PiiPolicy | None, faults: list[Fault]
+    ) -> tuple[Contract, Mapping[str, Mask]] | None:
+        """Return the product's contract and the mask of every PII field by path, or None if anything is wrong.
+
+        Without a schema or a policy only what does not depend on them is checked, and the result is None.
+        """
+        before = len(faults)
+        add = DocumentFaults(self.document, faults)
+        odcs = self.odcs
+        _check_identity(odcs, name, add)
+        tables = odcs.schema_ or []
+        if len(tables) > 1:
+            add.add(("schema", 1), "a product has one schema", "move the other into a product of its own")
+        retention_ms = _sla_ms(odcs, "retention", add)
+        freshness_ms = _sla_ms(odcs, "latency", add)
+        custom = custom_properties(odcs.customProperties, (), _OWN_PROPERTIES, add)
+        partitions = _partitions(custom, add)
+        compatibility = _compatibility(custom, add)
+        if not tables or schema is None:
+            return None
+        properties = list(contract_fields(tables[0], add))
+        check_fields(properties, schema, add)
+        key = key_of(properties, schema, add)
+        chosen = chosen_masks(properties, add)
+        masks = masks_of(properties, chosen, schema, policy, add) if policy is not None else {}
+        if policy is None or len(faults) > before:
+            return None
+        contract = Contract(
+            version=str(odcs.version),
+            status=str(odcs.status),
+            owner=str(odcs.team.name if isinstance(odcs.team, Team) else ""),
+            purpose=str(odcs.description.purpose if odcs.description else "").strip(),
+            key=key,
+            partitions=partitions,
+            compatibility=compatibility,
+            freshness_s=DEFAULT_FRESHNESS_S if freshness_ms is None else freshness_ms / 1000,
+            retention_ms=retention_ms,
+            masks=MappingProxyType(chosen),
+        )
+        return contract, MappingProxyType(masks)
+
+
+def _check_identity(odcs: OpenDataContractStandard, name: ProductName, faults: DocumentFaults) -> None:
+    table = odcs.schema_[0] if odcs.schema_ else None
+    wanted: list[tuple[tuple[Key, ...], str | None, str]] = [
+        (("apiVersion",), odcs.apiVersion, API_VERSION),
+        (("kind",), odcs.kind, "DataContract"),
+        (("id",), odcs.id, str(name)),
+        (("name",), odcs.name, name.product),
+        (("domain",), odcs.domain, name.domain),
+        (("schema", 0, "name"), table.name if table else None, name.product),
+    ]
+    if table is not None and table.physicalName is not None:
+        wanted.append((("schema", 0, "physicalName"), table.physicalName, str(name)))
+    for place, value, expected in wanted:
+        if value != expected:
+            what = f"{place[-1]} is missing" if value is None else f"{place[-1]} does not say {expected}"
+            faults.add(place, what, f"write {place[-1]}: {expected}")
+    purpose = odcs.description.purpose if odcs.description else None
+    team = odcs.team.name if isinstance(odcs.team, Team) else None
+    if not (odcs.version and _VERSION.fullmatch(odcs.version)):
+        faults.add(("version",), "the contract needs a semantic version", "write version: 1.0.0")
+    for texts, value, hint in (
+        (("status",), odcs.status, "write status: active"),
+        (("description", "purpose"), purpose, "say in a sentence what the product is for"),
+        (("team", "name"), team, "name the team that answers for the product: team: {name: …}"),
+    ):
+        if not (value and value.strip()):
+            faults.add(texts, f"{'.'.join(texts)} is missing", hint)
+
+
+def _sla_ms(odcs: OpenDataContractStandard, name: str, faults: DocumentFaults) -> int | None:
+    """Return an SLA property in milliseconds, None if the contract has none."""
+    found = [(index, sla) for index, sla in enumerate(odcs.slaProperties or ()) if sla.property == name]
+    if not found:
+        return None
+    for index, _ in found[1:]:
+        faults.add(("slaProperties", index), f"{name} stands twice", "keep one of the two")
+    index, sla = found[0]
+    value, factor = sla.value, UNIT_MS.get(sla.unit or "")
+    if factor is None:
+        faults.add(("slaProperties", index, "unit"), f"{name} needs a unit", "write unit: s, min, h, d or y")
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value * factor <= 2**53:
+        faults.add(("slaProperties", index, "value"), f"{name} is a number above 0", "such as value: 10")
+    else:
+        return round(value * factor)
+    return None
+
+
+def _partitions(custom: Mapping[str, tuple[Any, tuple[Key, ...]]], faults: DocumentFaults) -> int:
+    value, place = custom.get("kafka.partitions", (DEFAULT_PARTITIONS, ()))
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PARTITIONS:
+        return value
+    faults.add(place, f"kafka.partitions is a whole number from 1 to {MAX_PARTITIONS}", "such as value: 4")
+    return DEFAULT_PARTITIONS
+
+
+def _compatibility(custom: Mapping[str, tuple[Any, tuple[Key, ...]]], faults: DocumentFaults) -> Compatibility:
+    value, place = custom.get("avro.compatibility", (Compatibility.BACKWARD, ()))
+    try:
+        return Compatibility(value)
+    except ValueError:
+        faults.add(place, "avro.compatibility is none of the registry's levels", f"choose {', '.join(Compatibility)}")
+        return Compatibility.BACKWARD

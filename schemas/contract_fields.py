@@ -1,0 +1,155 @@
+"""What a contract says of its fields: the key, the masks. Every field that it names stands in the Avro schema."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace.schemas.avro import Enum, Fixed, Primitive, optional_of
+from headrace.schemas.masks import Mask
+from headrace.schemas.policy import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from open_data_contract_standard.model import CustomProperty, SchemaObject, SchemaProperty
+
+    from headrace.schemas.avro import AvroSchema, AvroType, Field
+    from headrace.schemas.documents import DocumentFaults, Key
+    from headrace.schemas.policy import PiiPolicy
+
+# What the Avro schema says is not said again: two places would part sooner or later.
+_STRUCTURE = ("logicalType", "physicalType", "logicalTypeOptions", "required")
+
+
+@dataclass(frozen=True, slots=True)
+class ContractField:
+    """One property of the contract: its path in the Avro schema and its place in the document."""
+
+    path: str
+    value: SchemaProperty
+    place: tuple[Key, ...]
+
+
+def custom_properties(
+    properties: Sequence[CustomProperty] | None, place: tuple[Key, ...], known: Sequence[str], faults: DocumentFaults
+) -> dict[str, tuple[Any, tuple[Key, ...]]]:
+    """Return the known custom properties with their places. Others belong to other tools, unless they look misspelt."""
+    found: dict[str, tuple[Any, tuple[Key, ...]]] = {}
+    for index, custom in enumerate(properties or ()):
+        here = (*place, "customProperties", index)
+        name = custom.property or ""
+        if name in known:
+            if name in found:
+                faults.add(here, f"{name} stands twice", "keep one of the two")
+            found[name] = (custom.value, (*here, "value"))
+        elif near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
+            faults.add((*here, "property"), "unknown custom property", f"did you mean {near[0]}?")
+    return found
+
+
+def contract_fields(table: SchemaObject, faults: DocumentFaults) -> Iterator[ContractField]:
+    """Yield the fields that the contract names, nested ones too, by their paths in the Avro schema; each path once."""
+    seen: set[str] = set()
+    for found in _walk(table.properties, "", ("schema", 0, "properties"), faults):
+        if found.path in seen:
+            faults.add(found.place, f"{found.path} stands twice", "say everything about a field in one place")
+        else:
+            seen.add(found.path)
+            yield found
+
+
+def _walk(
+    properties: Sequence[SchemaProperty] | None, prefix: str, place: tuple[Key, ...], faults: DocumentFaults
+) -> Iterator[ContractField]:
+    for index, value in enumerate(properties or ()):
+        here = (*place, index)
+        if not value.name:
+            faults.add(here, "name is missing", "write name: and a field of the Avro schema")
+            continue
+        path = f"{prefix}{value.name}"
+        yield ContractField(path, value, here)
+        yield from _walk(value.properties, f"{path}.", (*here, "properties"), faults)
+        if value.items is not None:
+            yield from _walk(value.items.properties, f"{path}[].", (*here, "items", "properties"), faults)
+        if value.map is not None and value.map.value is not None:
+            yield from _walk(value.map.value.properties, f"{path}{{}}.", (*here, "map", "value", "properties"), faults)
+
+
+def check_fields(properties: Sequence[ContractField], schema: AvroSchema, faults: DocumentFaults) -> None:
+    """Add a fault for each field that the Avro schema does not have, and for each word about structure."""
+    known = [path for path, _ in schema.walk()]
+    for found in properties:
+        if found.path not in known:
+            near = difflib.get_close_matches(found.path, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "the Avro schema is the one source of structure"
+            faults.add((*found.place, "name"), "the Avro schema has no such field", hint)
+        for attribute in _STRUCTURE:
+            if getattr(found.value, attribute) is not None:
+                faults.add((*found.place, attribute), f"{attribute} is the Avro schema's to say", "remove it here")
+
+
+def key_of(properties: Sequence[ContractField], schema: AvroSchema, faults: DocumentFaults) -> tuple[str, ...]:
+    """Return the paths of the fields that make the message's key, in order; what is wrong with them is a fault."""
+    fields = dict(schema.walk())
+    parts = [found for found in properties if found.value.primaryKey]
+    if not parts:
+        faults.add(
+            ("schema", 0, "properties"),
+            "no field is the message's key",
+            "write primaryKey: true at the field whose events must stay in order",
+        )
+    for part in parts:
+        field: Field | None = fields.get(part.path)
+        if field is not None and not ("[]" not in part.path and "{}" not in part.path and _keyable(field.type)):
+            faults.add(part.place, "this field cannot be a key", "a key is a string, uuid, enum, int or long")
+    positions = sorted(part.value.primaryKeyPosition or 0 for part in parts)
+    if len(parts) > 1 and positions != list(range(1, len(parts) + 1)):
+        faults.add(parts[0].place, "the key's fields have no order", "give them primaryKeyPosition: 1, 2, …")
+    parts.sort(key=lambda part: part.value.primaryKeyPosition or 0)
+    return tuple(part.path for part in parts)
+
+
+def _keyable(avro_type: AvroType) -> bool:
+    match optional_of(avro_type)[0]:
+        case Primitive(name="string") | Enum() | Primitive(name="int" | "long", logical=None) | Fixed(logical="uuid"):
+            return True
+        case _:
+            return False
+
+
+def chosen_masks(properties: Sequence[ContractField], faults: DocumentFaults) -> dict[str, Mask]:
+    """Return the masks that the contract chooses, by path. Whether they may be chosen is :func:`masks_of`'s to say."""
+    masks: dict[str, Mask] = {}
+    for found in properties:
+        custom = custom_properties(found.value.customProperties, found.place, ("mask",), faults)
+        if "mask" not in custom:
+            continue
+        value, place = custom["mask"]
+        try:
+            masks[found.path] = Mask(value)
+        except ValueError:
+            faults.add(place, "this mask is not known", f"choose {', '.join(Mask)}")
+    return masks
+
+
+def masks_of(
+    properties: Sequence[ContractField],
+    chosen: Mapping[str, Mask],
+    schema: AvroSchema,
+    policy: PiiPolicy,
+    faults: DocumentFaults,
+) -> dict[str, Mask]:
+    """Return the mask of every field that the schema tags as PII or that the contract masks."""
+    places = {found.path: found.place for found in properties}
+    pii = schema.pii
+    masks: dict[str, Mask] = {}
+    for path, field in schema.walk():
+        default = policy.mask_of(pii[path]) if path in pii else None
+        mask, what, hint = choose(default, chosen.get(path), field.type)
+        if what:
+            faults.add(places.get(path, ("schema", 0, "properties")), f"{path}: {what}", hint)
+        elif mask is not None:
+            masks[path] = mask
+    return masks

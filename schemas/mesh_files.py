@@ -1,0 +1,281 @@
+"""Reads the files of a mesh folder: the one place that touches them. Faults are collected, never raised."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from headrace.schemas.avro import MAX_SCHEMA_BYTES, AvroSchema
+from headrace.schemas.contract import OdcsDocument
+from headrace.schemas.documents import MAX_BYTES, Document, parse
+from headrace.schemas.environment import OWN_STACKS, EnvironmentSettings
+from headrace.schemas.errors import Fault, SchemaError
+from headrace.schemas.names import PART, ProductName, dead_letter_topic_of
+from headrace.schemas.policy import PiiPolicy
+from headrace.schemas.product import Domain, Product
+from headrace.schemas.secrets import literal_fault
+from headrace.schemas.sql_words import ENGINE_CATALOGS, OWN_DOMAINS, RESERVED
+from headrace.schemas.types import unsupported
+from headrace.schemas.validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.schemas.documents import Key
+
+MESH_FILE = "mesh.yaml"
+POLICY_FILE = "policies/pii.yaml"
+DOMAINS_FOLDER = "domains"
+DOMAIN_FILE = "domain.yaml"
+CONTRACT_FILE = "contract.odcs.yaml"
+
+_ENVIRONMENT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+
+
+class MeshSettings(BaseModel):
+    """``mesh.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="the mesh's name: name: airline")
+    description: str = ""
+    environments: dict[str, EnvironmentSettings] = Field(default_factory=dict)
+
+    @field_validator("environments", mode="before")
+    @classmethod
+    def _stack_of_that_name(cls, environments: Any) -> Any:
+        """An environment that is called like a stack has that stack, unless it says otherwise."""
+        if not isinstance(environments, dict):
+            return environments
+        return {
+            name: {"stack": name, **settings} if name in OWN_STACKS and isinstance(settings, dict) else settings
+            for name, settings in environments.items()
+        }
+
+
+class DomainSettings(BaseModel):
+    """``domain.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    owner: str = Field(min_length=1, description="the team that owns the domain's data")
+    description: str = Field(min_length=1, description="what the domain is about, in a sentence")
+    storage: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}(/[a-z0-9][a-z0-9_-]{0,62}){0,3}$",
+        description="a path inside the environment's warehouse, such as fleet",
+    )
+
+
+class MeshReader:
+    """Reads one mesh folder; every fault that it finds is added to ``faults``."""
+
+    def __init__(self, root: Path, faults: list[Fault]) -> None:
+        self._root = root
+        self._faults = faults
+        # What must differ across the mesh, with its places.
+        self._topics: list[tuple[ProductName, str]] = []
+        self._storages: list[tuple[str, str]] = []
+
+    def settings(self) -> MeshSettings | None:
+        """Read ``mesh.yaml``; None if it has a fault."""
+        document = self._document(self._root / MESH_FILE)
+        if document is None:
+            return None
+        before = len(self._faults)
+        settings = validate(document, MeshSettings, self._faults)
+        self._check_texts(document)
+        return settings if len(self._faults) == before else None
+
+    def policy(self) -> PiiPolicy | None:
+        """Read the mesh's policy for PII; None if it has a fault."""
+        document = self._document(self._root / POLICY_FILE)
+        return validate(document, PiiPolicy, self._faults) if document else None
+
+    def domains(self, policy: PiiPolicy | None, topic_prefix: str) -> dict[str, Domain]:
+        """Read all domains and what holds across them."""
+        folder = self._root / DOMAINS_FOLDER
+        paths = self._folders(folder)
+        if not paths:
+            self._add(folder, "the mesh has no domain", f"write {DOMAINS_FOLDER}/<domain>/{DOMAIN_FILE}")
+        domains = {path.name: self._domain(path, policy, topic_prefix) for path in paths}
+        self._check_topics()
+        self._check_storage()
+        return {name: domain for name, domain in domains.items() if domain is not None}
+
+    def _domain(self, folder: Path, policy: PiiPolicy | None, topic_prefix: str) -> Domain | None:
+        self._check_domain_name(folder)
+        document = self._document(folder / DOMAIN_FILE)
+        settings = validate(document, DomainSettings, self._faults) if document else None
+        products = {path.name: self._product(path, policy, topic_prefix) for path in self._folders(folder)}
+        if settings is None or document is None:
+            return None
+        storage = settings.storage or folder.name
+        self._storages.append((storage, document.where("storage")))
+        return Domain(
+            name=folder.name,
+            owner=settings.owner,
+            description=settings.description,
+            storage=storage,
+            products=MappingProxyType({name: product for name, product in products.items() if product is not None}),
+        )
+
+    def _product(self, folder: Path, policy: PiiPolicy | None, topic_prefix: str) -> Product | None:
+        name = ProductName(folder.parent.name, folder.name)
+        self._check_word(folder, "product")
+        self._topics.append((name, self._relative(folder)))
+        document = self._document(folder / CONTRACT_FILE)
+        contract = OdcsDocument.parse(document, self._faults) if document else None
+        if contract is None:
+            return None
+        url = contract.schema_url(self._faults)
+        schema = self._schema(folder, url, contract.schema_place()) if url is not None else None
+        refused = unsupported(schema) if schema is not None else []
+        for path, what, hint in refused:
+            self._add(folder / str(url), f"{path}: {what}", hint)
+        # A mask is judged by the column's type, which a refused schema does not have.
+        read = contract.read(name, schema, None if refused else policy, self._faults)
+        if read is None or schema is None:
+            return None
+        return Product(name=name, contract=read[0], schema=schema, masks=read[1], topic=name.topic(topic_prefix))
+
+    def _schema(self, folder: Path, url: str, place: str) -> AvroSchema | None:
+        path = folder / url
+        if "://" in url or Path(url).is_absolute() or not self._inside(path):
+            self._faults.append(
+                Fault(place, "the path of the Avro schema leaves the mesh", "put the schema beside the contract")
+            )
+            return None
+        data = self._read(path, MAX_SCHEMA_BYTES)
+        if data is None:
+            return None
+        try:
+            return AvroSchema.parse(data.decode("utf-8"), where=self._relative(path))
+        except SchemaError as error:
+            self._add(path, error.what, error.hint or "")
+        except UnicodeDecodeError:
+            self._add(path, "this is not UTF-8 text", "save the file as UTF-8")
+        except RecursionError:
+            self._add(path, "the schema is nested too deep", "write it flatter")
+        return None
+
+    def _check_domain_name(self, folder: Path) -> None:
+        self._check_word(folder, "domain")
+        if folder.name in ENGINE_CATALOGS:
+            self._add(folder, "SQL engines keep this name for themselves", "rename the domain's folder")
+        if folder.name in OWN_DOMAINS:
+            self._add(folder, "headrace keeps this name for itself", "rename the domain's folder")
+
+    def _check_word(self, folder: Path, kind: str) -> None:
+        if not PART.fullmatch(folder.name):
+            self._add(
+                folder,
+                f"this is no name of a {kind}",
+                "use at most 63 lower-case letters, digits and underscores, beginning with a letter",
+            )
+        elif folder.name in RESERVED:
+            self._add(folder, f"{folder.name} is a reserved word of SQL", f"rename the {kind}'s folder")
+
+    def _check_topics(self) -> None:
+        """Kafka's metrics write ``.`` as ``_``, so topics that differ in nothing else collide."""
+        seen: dict[str, ProductName] = {}
+        for name, place in self._topics:
+            topics = [topic.replace(".", "_") for topic in (str(name), dead_letter_topic_of(str(name)))]
+            twins = {seen.setdefault(topic, name) for topic in topics} - {name}
+            for twin in sorted(twins):
+                self._faults.append(
+                    Fault(place, f"its topics differ from those of {twin} in . and _ only", "rename one of the two")
+                )
+
+    def _check_storage(self) -> None:
+        """No domain's tables may lie inside another's: who may read the outer one could read the inner one."""
+        for storage, place in self._storages:
+            for other, other_place in self._storages:
+                inside = storage == other or storage.startswith(f"{other}/")
+                if inside and place != other_place:
+                    self._faults.append(
+                        Fault(place, f"the storage lies inside that of {other_place}", "give each domain its own")
+                    )
+
+    def _check_texts(self, document: Document) -> None:
+        """Find secrets and unknown placeholders wherever they stand, in places that do not validate too."""
+        value = document.value if isinstance(document.value, dict) else {}
+        environments = value.get("environments")
+        for name in environments if isinstance(environments, dict) else ():
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                place = document.where_key("environments", name)
+                self._faults.append(Fault(place, "this is no name of an environment", "write a name such as staging"))
+        for path, text in _texts(environments, ("environments",)):
+            found = literal_fault(str(path[-1]), text)
+            if found is not None:
+                self._faults.append(Fault(document.where(*path), *found))
+
+    def _folders(self, folder: Path) -> list[Path]:
+        """Return the folders inside a folder, sorted; hidden ones and ``__pycache__`` do not count."""
+        try:
+            children = sorted(folder.iterdir()) if folder.is_dir() else []
+        except OSError as error:
+            self._add(folder, f"the folder cannot be read: {error.strerror}")
+            return []
+        found = []
+        for child in children:
+            if child.name.startswith((".", "__")) or not child.is_dir():
+                continue
+            if self._inside(child):
+                found.append(child)
+            else:
+                self._add(child, "this link leads out of the mesh", "put the folder itself here")
+        return found
+
+    def _document(self, path: Path) -> Document | None:
+        data = self._read(path, MAX_BYTES)
+        return parse(data, self._relative(path), self._faults) if data is not None else None
+
+    def _read(self, path: Path, limit: int) -> bytes | None:
+        """Read a file of the mesh: at most one byte more than the limit, so that what parses it sees the excess."""
+        if not self._inside(path):
+            self._add(path, "this link leads out of the mesh", "put the file itself here")
+            return None
+        # A pipe or a device would block or never end.
+        if path.exists() and not path.is_file():
+            self._add(path, "this is not a file")
+            return None
+        try:
+            with path.open("rb") as file:
+                return file.read(limit + 1)
+        except FileNotFoundError:
+            self._add(path, "the file is missing")
+        except OSError as error:
+            self._add(path, f"the file cannot be read: {error.strerror}")
+        return None
+
+    def _inside(self, path: Path) -> bool:
+        try:
+            return path.resolve().is_relative_to(self._root)
+        except (OSError, RuntimeError):  # a link that leads to itself
+            return False
+
+    def _relative(self, path: Path) -> str:
+        # Odd bytes of a file name must not break a terminal or a log.
+        text = os.path.relpath(path, self._root).encode("utf-8", "backslashreplace").decode("utf-8")
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+    def _add(self, path: Path, what: str, hint: str = "") -> None:
+        self._faults.append(Fault(self._relative(path), what, hint))
+
+
+def _texts(value: Any, path: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Yield every scalar below a value as text, with its path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
+    elif value is not None and not isinstance(value, bool):
+        yield path, str(value)

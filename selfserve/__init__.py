@@ -1,0 +1,1 @@
+"""The platform: embedded stack, apply, SQL, command line."""

@@ -1,0 +1,116 @@
+"""Commands of the platform: ``init``, ``check``, ``up``, ``status``, ``down``, ``apply``."""
+# ruff: noqa: PLC0415 - imports wait until their command runs, so that `headrace --help` does not pay for them
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.selfserve.commands import FAILED, epilog, session_of
+from headrace.selfserve.output import ReportFormat, progress, say, show_rows, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
+app = typer.Typer()
+
+# Typer reads a command's annotations when it runs: this name must be there then.
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]
+
+
+@app.command(epilog=epilog("headrace init my-mesh"))
+def init(folder: Folder) -> None:
+    """Make a small mesh that works, in a new folder.
+
+    It has one domain, one product, and a key for the masks. The folder's README.md says what lies where. The key
+    stands in .headrace/hmac.key, which git ignores: keep a copy.
+    """
+    from headrace.selfserve.init import init_mesh
+
+    init_mesh(folder)
+    say(f"made a mesh in {folder}")
+    say(f"next: cd {folder} && headrace check")
+
+
+@app.command(epilog=epilog("headrace check", ok="no faults", failed="the mesh has faults"))
+def check(context: typer.Context) -> None:
+    """Check the mesh's files: contracts, schemas, masks, names.
+
+    Reads files only, needs no server and no secret, and shows all faults in one run.
+    """
+    mesh = session_of(context).mesh()
+    say(f"mesh {mesh.name}: {_count(mesh.domains, 'domain')}, {_count(mesh.products, 'product')}, no faults")
+
+
+@app.command(epilog=epilog("headrace up", ok="both servers answer", failed="a server did not start; its log is named"))
+def up(context: typer.Context) -> None:
+    """Start Kafka and the schema registry of the environment.
+
+    Returns when both answer. What runs already is left as it is; a server that crashed is started again with its data.
+    The first start fetches the servers into the user's cache. They go on running until `headrace down`.
+    """
+    from headrace.selfserve.stack import stack_of
+
+    environment = session_of(context).mesh().environment
+    with progress("starting") as tell:
+        endpoints = stack_of(environment).up(progress=tell)
+    say(f"kafka     {endpoints.bootstrap_servers}")
+    say(f"registry  {endpoints.registry_url}")
+
+
+@app.command(epilog=epilog("headrace down", ok="nothing runs any more", failed="a server could not be stopped"))
+def down(context: typer.Context) -> None:
+    """Stop what `headrace up` started. Topics, schemas and tables stay as they are."""
+    from headrace.selfserve.stack import stack_of
+
+    environment = session_of(context).mesh().environment
+    with progress("stopping") as tell:
+        stack_of(environment).down(tell)
+    say("stopped")
+
+
+@app.command(
+    epilog=epilog("headrace status", "headrace status --format json", ok="all servers run", failed="one does not run")
+)
+def status(
+    context: typer.Context,
+    report: Annotated[ReportFormat, typer.Option("--format", help="How to write the report.")] = ReportFormat.TABLE,
+) -> None:
+    """Show the servers: state, process, address, log."""
+    from headrace.selfserve.stack import stack_of
+
+    environment = session_of(context).mesh().environment
+    servers = stack_of(environment).status()
+    columns = ("server", "state", "pid", "address", "log")
+    rows = [(server.name, server.state, server.pid, server.address, server.log) for server in servers]
+    if report is ReportFormat.JSON:
+        write_json(columns, rows, sys.stdout)
+    elif rows:
+        show_rows(columns, iter(rows), [column == "pid" for column in columns], sys.stdout)
+    else:
+        say(f"environment {environment.name} uses servers that are not headrace's")
+    if any(server.state != "running" for server in servers):
+        raise typer.Exit(FAILED)
+
+
+@app.command(epilog=epilog("headrace apply", ok="everything that the files promise is there"))
+def apply(context: typer.Context) -> None:
+    """Make what the files promise: topics, schemas, tables.
+
+    A second run changes nothing. Nothing is ever deleted. Schemas are registered here alone, never by a producer.
+    """
+    from headrace.selfserve.apply import apply as apply_mesh
+
+    mesh = session_of(context).mesh()
+    with progress("applying") as tell:
+        applied = apply_mesh(mesh, tell)
+    for warning in applied.warnings:
+        say(f"warning: {warning}")
+    say(f"{len(applied.made)} made or changed, {applied.found} there already")
+
+
+def _count(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'s' if len(things) != 1 else ''}"

@@ -1,0 +1,1 @@
+"""Kafka to Iceberg, exactly once: loop, batch, ledger, commit, dead letters."""

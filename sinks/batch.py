@@ -1,0 +1,135 @@
+"""A micro-batch: what has been read since the last one, partition by partition, and when it is due. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from headrace.schemas.errors import Bug
+from headrace.sinks.ledger import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    import pyarrow as pa
+
+    from headrace.streams.frames import Frame, Longs
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is due: whatever comes first.
+
+    Attributes:
+        age_s: seconds since its first message (the contract's latency, or the environment's commit interval).
+        bytes: bytes of keys and values; 128 MiB makes files that engines like to read.
+        rows: messages.
+    """
+
+    age_s: float = 10.0
+    bytes: int = 128 << 20
+    rows: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that cannot become a row, with the stable code of the reason. ``schema_id`` None: no header."""
+
+    partition: int
+    offset: int
+    schema_id: int | None
+    reason: str
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A decoded frame.
+
+    Attributes:
+        partition: the partition.
+        schema_id: the schema that the events were written with.
+        events: the events as their writer shaped them; not masked yet.
+        offsets: one an event.
+        timestamps_ms: one an event.
+        keys: one an event.
+        letters: the frame's messages that could not be decoded.
+    """
+
+    partition: int
+    schema_id: int
+    events: pa.StructArray | None
+    offsets: Longs
+    timestamps_ms: Longs
+    keys: pa.BinaryArray
+    letters: tuple[Letter, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The open batch. ``positions`` are where each partition's next message is expected.
+
+    Offsets have gaps (transactions, compaction), so a range ends behind its last message or at the end of the
+    partition, whichever is further.
+    """
+
+    positions: dict[int, int]
+    begun_s: float | None = None
+    rows: int = 0
+    bytes: int = 0
+    starts: dict[int, int] = field(default_factory=dict)
+    chunks: list[Future[Chunk]] = field(default_factory=list)
+
+    def add(self, frame: Frame, chunk: Future[Chunk], now_s: float) -> None:
+        """Add a frame and its decoding.
+
+        Raises:
+            Bug: if the frame does not lie behind what was read before it.
+        """
+        first, last = int(frame.offsets[0]), int(frame.offsets[-1])
+        if first < self.positions[frame.partition]:
+            raise Bug(f"partition {frame.partition} went back from {self.positions[frame.partition]} to {first}")
+        self._move(frame.partition, last + 1, now_s)
+        self.chunks.append(chunk)
+        self.rows += len(frame)
+        self.bytes += frame.nbytes
+
+    def end_of_partition(self, partition: int, position: int, now_s: float) -> None:
+        """Note that a partition's end was reached at ``position``, control records included."""
+        if position > self.positions.get(partition, position):
+            self._move(partition, position, now_s)
+
+    def _move(self, partition: int, position: int, now_s: float) -> None:
+        self.starts.setdefault(partition, self.positions[partition])
+        self.positions[partition] = position
+        if self.begun_s is None:
+            self.begun_s = now_s
+
+    def due(self, limits: Limits, now_s: float) -> bool:
+        """Tell whether the batch should land now."""
+        if self.begun_s is None:
+            return False
+        return self.rows >= limits.rows or self.bytes >= limits.bytes or now_s - self.begun_s >= limits.age_s
+
+    def __bool__(self) -> bool:
+        return bool(self.starts)
+
+    def ranges(self, chunks: list[Chunk]) -> Mapping[int, Range]:
+        """Return what the batch covers, with the last row of each partition among its decoded chunks."""
+        last_rows: dict[int, int] = {}
+        for chunk in chunks:
+            if len(chunk):
+                last_rows[chunk.partition] = int(chunk.offsets[-1])
+        return {
+            partition: Range(start, self.positions[partition], last_rows.get(partition))
+            for partition, start in self.starts.items()
+        }
+
+    def next(self) -> Batch:
+        """Return the empty batch that follows this one."""
+        return Batch(positions=dict(self.positions))

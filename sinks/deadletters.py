@@ -1,0 +1,91 @@
+"""The dead-letter topic: what cannot become a row is kept as it was, with the reason; never dropped, never logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+
+from headrace.schemas.errors import Bug, Unavailable
+from headrace.streams.kafka import Problems, kafka_error, open_producer, producer_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from confluent_kafka import KafkaError, Message
+
+    from headrace.schemas.product import Product
+    from headrace.sinks.batch import Letter
+
+# A broker that takes longer is down for a batch's purposes; the batch waits and the letters are sent again.
+_FLUSH_TIMEOUT_S = 30.0
+
+
+class DeadLetters:
+    """Sends dead letters at least once: a letter's identity is (topic id, partition, offset), repeats count once.
+
+    Args:
+        config: the environment's librdkafka properties.
+        product: the product whose letters these are.
+    """
+
+    def __init__(self, config: Mapping[str, str], product: Product) -> None:
+        self._product = product
+        self._problems = Problems()
+        self._producer = open_producer(
+            producer_config(config, self._problems, message_timeout_ms=int(_FLUSH_TIMEOUT_S * 1_000))
+        )
+        self._failure: KafkaError | None = None
+
+    def send(self, letters: Sequence[Letter], topic_id: str) -> None:
+        """Send letters and wait until the broker has acknowledged them all.
+
+        Raises:
+            Unavailable: if it has not; some letters may have arrived: send them all again.
+            NotApplied: if the dead-letter topic does not exist.
+        """
+        topic = self._product.dead_letter_topic
+        self._failure = None
+        for letter in letters:
+            while True:
+                try:
+                    self._producer.produce(
+                        topic,
+                        value=letter.value,
+                        key=letter.key,
+                        headers=self._headers(letter, topic_id),
+                        on_delivery=self._delivered,
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+                except KafkaException as error:
+                    raise kafka_error(error, where=topic) from None
+        left = self._producer.flush(_FLUSH_TIMEOUT_S)
+        if self._failure is not None:
+            raise kafka_error(self._failure, where=topic)
+        if left:
+            raise Unavailable(f"{left} dead letters were not acknowledged", where=topic, hint="they are sent again")
+
+    def close(self) -> None:
+        """Give up what is still under way. Letters whose ``send`` returned have been acknowledged."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+    def _headers(self, letter: Letter, topic_id: str) -> list[tuple[str, str | bytes | None]]:
+        headers: dict[str, object] = {
+            "headrace.reason": letter.reason,
+            "headrace.topic": self._product.topic,
+            "headrace.topic-id": topic_id,
+            "headrace.partition": letter.partition,
+            "headrace.offset": letter.offset,
+        }
+        if letter.schema_id is not None:
+            headers["headrace.schema-id"] = letter.schema_id
+        return [(name, str(value)) for name, value in headers.items()]
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failure = error
+        elif message.offset() is None:
+            raise Bug("Kafka acknowledged a dead letter without an offset")

@@ -1,0 +1,165 @@
+"""Frames to chunks: a decoder for each schema id, and a table that has followed its version before a row needs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headrace.schemas.errors import ProductStopped, Refusal, SchemaError
+from headrace.schemas.masking import Masker
+from headrace.schemas.masks import Mask, fits
+from headrace.schemas.types import masked_leaf, unsupported
+from headrace.sinks.batch import Chunk, Letter
+from headrace.sinks.evolution import follow, version_of
+from headrace.sinks.files import Shape
+from headrace.streams.decode import Decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pyiceberg.catalog import Catalog
+
+    from headrace.schemas.avro import AvroSchema
+    from headrace.schemas.policy import PiiPolicy
+    from headrace.schemas.product import Product
+    from headrace.schemas.registry import RegisteredSchema, Registry
+    from headrace.streams.frames import Frame
+
+# Reasons of dead letters, beside those of a `Refusal`.
+NULL_VALUE = "null-value"
+NO_SCHEMA_ID = "no-schema-id"
+UNDECODABLE = "undecodable"
+
+
+class Decoding:
+    """Decodes a product's frames. Not to be shared between threads.
+
+    Args:
+        product: the product.
+        policy: the mesh's masks by category, for fields that another version than the contract's tags.
+        catalog: its domain's catalog.
+        registry: the schema registry.
+        hmac_key: the mesh's secret.
+    """
+
+    def __init__(
+        self, product: Product, policy: PiiPolicy, catalog: Catalog, registry: Registry, hmac_key: bytes
+    ) -> None:
+        self._product = product
+        self._policy = policy
+        self._catalog = catalog
+        self._registry = registry
+        self._hmac_key = hmac_key
+        self._decoders: dict[int, Decoder] = {}
+        self._shape = self._shaped(())
+
+    def chunk(self, frame: Frame) -> Chunk:
+        """Decode a frame. What cannot be decoded becomes letters; nothing of a message's content is ever raised.
+
+        Raises:
+            Unavailable: registry, catalog or storage does not answer; the frame can be decoded again.
+            ProductStopped: the table cannot follow the version that the events were written with.
+        """
+        if frame.schema_id is None:
+            return _refused(frame, None)
+        decoder = self._decoder(frame.schema_id)
+        if isinstance(decoder, Refusal):
+            return _refused(frame, decoder)
+        decoded = decoder.decode(frame.values)
+        kept = np.ones(len(frame), bool)
+        kept[list(decoded.refused)] = False
+        return Chunk(
+            partition=frame.partition,
+            schema_id=frame.schema_id,
+            events=decoded.events,
+            offsets=frame.offsets[kept],
+            timestamps_ms=frame.timestamps_ms[kept],
+            keys=frame.keys.filter(kept) if decoded.refused else frame.keys,
+            letters=tuple(_letters(frame, decoded.refused, UNDECODABLE)),
+        )
+
+    def shape(self) -> Shape:
+        """Return how events become rows, with the versions that the table has followed so far."""
+        return self._shape
+
+    def _decoder(self, schema_id: int) -> Decoder | Refusal:
+        known = self._decoders.get(schema_id)
+        if known is not None:
+            return known
+        try:
+            version = version_of(self._registry, self._product, schema_id)
+        except Refusal as refusal:
+            # Not remembered: a schema may be registered after its first event, and refusals are rare.
+            return refusal
+        except SchemaError as error:
+            raise _not_carried(self._product, error) from None
+        faults = unsupported(version.schema)
+        if faults:
+            path, what, hint = faults[0]
+            raise _not_carried(self._product, SchemaError(what, path=path, hint=hint))
+        self._follow(self._registry.versions(self._product.subject))
+        decoder = self._decoders[schema_id] = Decoder(version.schema, schema_id)
+        return decoder
+
+    def _follow(self, versions: Sequence[RegisteredSchema]) -> None:
+        shape = self._shaped(versions)
+        follow(self._catalog, shape.product, versions)
+        self._shape = shape
+
+    def _shaped(self, versions: Sequence[RegisteredSchema]) -> Shape:
+        """Return the shape of rows; a field is masked if the contract or *any* version of the subject tags it."""
+        masks = masks_over(self._product, self._policy, [version.schema for version in versions])
+        reader = versions[-1].schema if versions else self._product.schema
+        key_masked = any(path in masks for path in self._product.contract.key)
+        return Shape(
+            replace(self._product, masks=masks), reader.record, Masker(masks, self._hmac_key), key_masked=key_masked
+        )
+
+
+def masks_over(product: Product, policy: PiiPolicy, schemas: Sequence[AvroSchema]) -> dict[str, Mask]:
+    """Return the masks by field path over versions of a subject: the product's own, and the policy's for other fields.
+
+    A policy's mask that does not fit the type of the field gives way to ``replace-with-null``, never to none.
+    """
+    masks = dict(product.masks)
+    for schema in schemas:
+        for path, category in schema.pii.items():
+            field = schema.at(path)
+            if path in masks or field is None:
+                continue
+            mask = policy.mask_of(category)
+            masks[path] = mask if fits(mask, masked_leaf(field.type)) else Mask.REPLACE_WITH_NULL
+    return masks
+
+
+def _not_carried(product: Product, error: SchemaError) -> ProductStopped:
+    return ProductStopped(
+        f"a registered version cannot be carried into a table: {error.what}", where=product.subject, hint=error.hint
+    )
+
+
+def _refused(frame: Frame, refusal: Refusal | None) -> Chunk:
+    return Chunk(
+        partition=frame.partition,
+        schema_id=-1,
+        events=None,
+        offsets=frame.offsets[:0],
+        timestamps_ms=frame.timestamps_ms[:0],
+        keys=frame.keys[:0],
+        letters=tuple(_letters(frame, range(len(frame)), refusal.reason if refusal else None)),
+    )
+
+
+def _letters(frame: Frame, rows: Iterable[int], reason: str | None) -> Iterator[Letter]:
+    for row in rows:
+        value = frame.values[row].as_py()
+        yield Letter(
+            partition=frame.partition,
+            offset=int(frame.offsets[row]),
+            schema_id=frame.schema_id,
+            reason=reason or (NULL_VALUE if value is None else NO_SCHEMA_ID),
+            key=frame.keys[row].as_py(),
+            value=value,
+        )

@@ -1,0 +1,105 @@
+"""The table follows its subject's versions: a schema change is a commit of its own, landed before any row needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table.update import AssertCurrentSchemaId, AssertTableUUID, SetPropertiesUpdate
+
+from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
+from headrace.schemas.evolution import AddColumn, Change, MakeOptional, Widen, changes
+from headrace.schemas.masks import Mask
+from headrace.sinks.tables import load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+    from pyiceberg.table.update.schema import UpdateSchema
+
+    from headrace.schemas.product import Product
+    from headrace.schemas.registry import RegisteredSchema, Registry
+
+# The newest version of the subject that the table has followed. It never goes back.
+VERSION_PROPERTY = "headrace.schema-version"
+
+
+def followed_version(table: Table) -> int:
+    """Return the newest version of the subject that the table has followed; 0: none yet."""
+    return int(table.properties.get(VERSION_PROPERTY, "0"))
+
+
+def version_of(registry: Registry, product: Product, schema_id: int) -> RegisteredSchema:
+    """Return the version of the product's own subject that has this id.
+
+    Raises:
+        Refusal: ``unknown-schema`` if the registry does not know the id, ``foreign-schema`` if it belongs to others.
+        Unavailable: if the registry does not answer.
+    """
+    for registered in registry.versions(product.subject):
+        if registered.id == schema_id:
+            return registered
+    registry.schema(schema_id)
+    raise Refusal("foreign-schema", f"schema id {schema_id} is no version of {product.subject}")
+
+
+def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSchema]) -> Table:
+    """Change the product's table so that it can hold events of these versions; return it as it is then.
+
+    Each version that the table has not followed lands as one commit, in order. Nothing happens where none is new.
+    Safe to repeat and to run beside others: whoever comes second finds it done.
+
+    Raises:
+        ProductStopped: if a version asks for what Iceberg does not allow.
+        Unavailable: if catalog or storage does not answer; the change may or may not have landed: call again.
+    """
+    table = load_table(catalog, product)
+    for registered in sorted(versions, key=lambda version: version.version):
+        # Another worker may land first: bounded, because each failure means that somebody made progress.
+        for _ in range(10):
+            if followed_version(table) >= registered.version:
+                break
+            _commit(catalog, product, table, registered)
+            table = load_table(catalog, product)
+        else:
+            raise Unavailable("others change the table's schema all the time", where=f"table {product.name}")
+    return table
+
+
+def _commit(catalog: Catalog, product: Product, table: Table, registered: RegisteredSchema) -> None:
+    nulled = frozenset(path for path, mask in product.masks.items() if mask is Mask.REPLACE_WITH_NULL)
+    try:
+        wanted = changes(table.schema().fields, registered.schema.record, nulled)
+    except SchemaError as error:
+        raise ProductStopped(
+            f"the table cannot follow version {registered.version} of {product.subject}: {error.what}",
+            where=f"table {product.name}",
+            hint=error.hint,
+        ) from None
+    update = table.update_schema()
+    for change in wanted:
+        _stage(update, change)
+    updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
+    version = SetPropertiesUpdate(updates={VERSION_PROPERTY: str(registered.version)})
+    requirements = (
+        AssertTableUUID(uuid=table.metadata.table_uuid),
+        AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id}),
+    )
+    with catalog_errors(f"table {product.name}"):
+        try:
+            catalog.commit_table(table, requirements, (*updates, version))
+        except CommitFailedException:
+            return
+
+
+def _stage(update: UpdateSchema, change: Change) -> None:
+    match change:
+        case AddColumn(path=path, type=kind, doc=doc):
+            update.add_column(path, kind, doc)
+        case Widen(path=path, type=kind):
+            update.update_column(path, field_type=kind)
+        case MakeOptional(path=path):
+            update.make_column_optional(path)

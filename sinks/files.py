@@ -1,0 +1,148 @@
+"""Data files: decoded chunks become one Parquet file of the table's columns, with what Iceberg wants to know of it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.typedef import Record as PartitionValues
+
+from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.errors import ProductStopped
+from headrace.schemas.types import METADATA_NAMES, arrow_field
+from headrace.streams.columns import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyiceberg.table import Table
+
+    from headrace.schemas.avro import Record
+    from headrace.schemas.masking import Masker
+    from headrace.schemas.product import Product
+    from headrace.sinks.batch import Chunk
+
+# Engines split work by row groups and skip by their statistics: fewer than 400,000 rows cost both.
+ROW_GROUP_ROWS = 500_000
+# Offsets and times ascend, so their differences are tiny; the others repeat, which Parquet's dictionaries hold best.
+_DELTA = ("_kafka_offset", "_kafka_timestamp")
+_NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A written file and what it was written for: it can be committed only while both still are the table's own."""
+
+    file: DataFile | None
+    schema_id: int
+    spec_id: int
+
+    def fits(self, table: Table) -> bool:
+        """Tell whether the table still has the schema and the partitioning that the file was written for."""
+        return self.schema_id == table.metadata.current_schema_id and self.spec_id == table.metadata.default_spec_id
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a product's events become rows.
+
+    Attributes:
+        product: the product.
+        reader: the newest schema that the table has followed.
+        masker: the product's masks.
+        key_masked: whether a key field is masked: then the column ``_kafka_key`` is null.
+    """
+
+    product: Product
+    reader: Record
+    masker: Masker
+    key_masked: bool
+
+    def rows(self, table: Table, chunks: Sequence[Chunk], generation: int) -> pa.Table:
+        """Return the chunks' rows in the table's columns, masked."""
+        fields = table.schema().fields
+        schema = pa.schema([arrow_field(field) for field in fields])
+        columns = Columns([field for field in fields if field.name not in METADATA_NAMES], self.reader, self.masker)
+        batches = []
+        for chunk in chunks:
+            if not len(chunk):
+                continue
+            arrays = dict(zip((field.name for field in columns.fields), columns.of(chunk.events), strict=True))
+            arrays |= self._metadata(chunk, generation)
+            batches.append(pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema))
+        return pa.Table.from_batches(batches, schema=schema)
+
+    def _metadata(self, chunk: Chunk, generation: int) -> dict[str, pa.Array]:
+        count = len(chunk)
+        times = pc.multiply(pa.array(chunk.timestamps_ms), 1_000).cast(pa.timestamp("us", tz="UTC"))
+        return {
+            "_kafka_partition": pa.repeat(pa.scalar(chunk.partition, pa.int32()), count),
+            "_kafka_offset": pa.array(chunk.offsets),
+            "_kafka_timestamp": times,
+            "_kafka_key": pa.nulls(count, pa.binary()) if self.key_masked else chunk.keys,
+            "_schema_id": pa.repeat(pa.scalar(chunk.schema_id, pa.int32()), count),
+            "_generation": pa.repeat(pa.scalar(generation, pa.int32()), count),
+        }
+
+
+def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
+    """Write rows as one data file of the table. A batch without rows makes no file.
+
+    Raises:
+        Unavailable: if storage fails (a full disk, a time-out); nothing is committed, the rows can be written again.
+        ProductStopped: if the table is partitioned, which this version does not write.
+    """
+    metadata = table.metadata
+    if not metadata.spec().is_unpartitioned():
+        raise ProductStopped(
+            "the table has a partition spec, which this version of headrace cannot write",
+            where=f"table {product.name}",
+            hint="take the partition spec back, or upgrade headrace",
+        )
+    if not rows.num_rows:
+        return Written(None, metadata.current_schema_id, metadata.default_spec_id)
+    path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
+    with catalog_errors(f"table {product.name}"):
+        output = table.io.new_output(path)
+        with output.create() as stream:
+            with pq.ParquetWriter(stream, rows.schema, **_writer_options(rows.schema)) as writer:
+                writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+            parquet = writer.writer.metadata
+        size_bytes = len(output)
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=parquet,
+        stats_columns=compute_statistics_plan(table.schema(), metadata.properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
+    )
+    file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=path,
+        file_format=FileFormat.PARQUET,
+        partition=PartitionValues(),
+        file_size_in_bytes=size_bytes,
+        sort_order_id=None,
+        spec_id=metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+    return Written(file, metadata.current_schema_id, metadata.default_spec_id)
+
+
+def _writer_options(schema: pa.Schema) -> dict[str, object]:
+    return {
+        "compression": "zstd",
+        "use_dictionary": [name for name in schema.names if name not in _NO_DICTIONARY],
+        "column_encoding": dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
+        "store_schema": False,
+    }

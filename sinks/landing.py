@@ -1,0 +1,233 @@
+"""Landing a batch: the sink's protocol from dead letters to the commit's outcome, step by step.
+
+A landing is an iterator over its steps: it yields a step's name *before* it does the step. The worker drives it; so
+does the test suite, which stops it, or the whole process, at any step.
+
+Each failure has one answer:
+
+*A request fails, and nothing certain is known.* The table is asked for the snapshot's id, which was known before.
+*It is there.* The batch has landed, whatever the reply said.
+*It is absent and the ledger still is at the batch's start.* The same files are committed again, on a new handle.
+*The ledger has moved.* Another worker owns these partitions now: the batch is dropped whole.
+
+After an unknown outcome no file is ever deleted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from pyiceberg.exceptions import CommitFailedException
+
+from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.errors import Bug, HeadraceError, ProductStopped, Unavailable
+from headrace.sinks.commit import check_fence, has_landed, stage
+from headrace.sinks.files import write_rows
+from headrace.sinks.history import read_ledger
+from headrace.sinks.tables import load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from headrace.schemas.product import Product
+    from headrace.sinks.batch import Chunk, Letter
+    from headrace.sinks.commit import Staged
+    from headrace.sinks.files import Shape, Written
+    from headrace.sinks.ledger import Ledger, Range
+
+# A product whose every second event cannot be read has a fault that dead letters would only hide.
+_MANY_ROWS = 100
+# A landing that lost this many races in a row waits a little, with jitter, before it goes on.
+_REPEATS = 8
+
+
+class Step(StrEnum):
+    """The steps of a landing, in order. RELOAD to OUTCOME repeat until the outcome is certain."""
+
+    LETTERS = "letters"
+    FILES = "files"
+    RELOAD = "reload"
+    STAGE = "stage"
+    COMMIT = "commit"
+    OUTCOME = "outcome"
+    LANDED = "landed"
+
+
+class Post(Protocol):
+    """Where dead letters go."""
+
+    def send(self, letters: Sequence[Letter], topic_id: str) -> None:
+        """Send letters; return when all are acknowledged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A batch that is in the table.
+
+    Attributes:
+        snapshot_id: the snapshot that holds it.
+        ledger: the table's ledger after it.
+        rows: rows added.
+        letters: messages refused.
+        newest_s: the newest row's timestamp, seconds since 1970 UTC; 0 if there is no row.
+    """
+
+    snapshot_id: int
+    ledger: Ledger
+    rows: int
+    letters: int
+    newest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a landing works with.
+
+    Attributes:
+        product: the product.
+        catalog: its domain's catalog.
+        post: where dead letters go.
+        shape: how events become rows, as of now (the table may have followed another version meanwhile).
+        topic_id: asks Kafka for the topic's id.
+    """
+
+    product: Product
+    catalog: Catalog
+    post: Post
+    shape: Callable[[], Shape]
+    topic_id: Callable[[], str]
+
+
+@dataclass(slots=True)
+class Landing:
+    """Lands one batch.
+
+    Args:
+        desk: what it works with.
+        base: the ledger that the worker started from: identity and first positions of the topic.
+        ranges: what the batch covers.
+        chunks: the batch's decoded frames.
+
+    Iterating raises:
+        Stale: the batch is not this worker's any more; nothing of it landed.
+        ProductStopped: only an operator can decide.
+        Unavailable: something does not answer. Iterating *again* goes on where it was, with the same files.
+    """
+
+    desk: Desk
+    base: Ledger
+    ranges: Mapping[int, Range]
+    chunks: Sequence[Chunk]
+    landed: Landed | None = None
+    _posted: bool = False
+    _written: Written | None = None
+    _sent: dict[int, Ledger] = field(default_factory=dict)
+    _doubt: Exception | None = None
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield each step before doing it."""
+        self._refuse_flood()
+        if self.letters and not self._posted:
+            yield Step.LETTERS
+            self.desk.post.send(self.letters, self.base.topic_id)
+            self._posted = True
+        for _ in range(_REPEATS):
+            yield Step.RELOAD
+            table = load_table(self.desk.catalog, self.desk.product)
+            if self._settle(table):
+                yield Step.LANDED
+                return
+            ledger = self._fenced(table)
+            self._raise_doubt()
+            if self._written is None or not self._written.fits(table):
+                yield Step.FILES
+                self._write(table)
+                # Writing takes long enough for others to land: the fence is checked on a new handle.
+                continue
+            yield Step.STAGE
+            staged = self._stage(table, ledger)
+            yield Step.COMMIT
+            self._commit(table, staged)
+            yield Step.OUTCOME
+        raise Unavailable(
+            "others commit to the table all the time", where=f"table {self.desk.product.name}", hint="it is tried again"
+        )
+
+    @property
+    def letters(self) -> list[Letter]:
+        """The batch's refused messages."""
+        return [letter for chunk in self.chunks for letter in chunk.letters]
+
+    @property
+    def rows(self) -> int:
+        """Rows that the batch adds."""
+        return sum(len(chunk) for chunk in self.chunks)
+
+    def _refuse_flood(self) -> None:
+        refused = len(self.letters)
+        if refused + self.rows >= _MANY_ROWS and refused > self.rows:
+            raise ProductStopped(
+                f"{refused:,} of {refused + self.rows:,} messages cannot be read ({self.letters[0].reason})",
+                where=f"topic {self.desk.product.topic}",
+                hint="see which schema their producer uses; nothing was committed, and the sink starts from here again",
+            )
+
+    def _settle(self, table: Table) -> bool:
+        """Tell whether one of the commits sent so far is in the table's history."""
+        for snapshot_id, ledger in self._sent.items():
+            if has_landed(table, snapshot_id):
+                newest_ms = max((int(chunk.timestamps_ms.max()) for chunk in self.chunks if len(chunk)), default=0)
+                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), newest_ms / 1_000)
+                return True
+        return False
+
+    def _fenced(self, table: Table) -> Ledger:
+        ledger = read_ledger(table, self.desk.product) or self.base
+        topic_id = self.desk.topic_id()
+        if topic_id != ledger.topic_id:
+            raise topic_made_anew(self.desk.product, ledger.topic_id, topic_id)
+        check_fence(ledger, self.base, self.ranges, where=str(self.desk.product.name))
+        return ledger
+
+    def _raise_doubt(self) -> None:
+        """Raise what the last commit raised, now that it is certain that it did not land; a conflict is no error."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is None or isinstance(doubt, CommitFailedException):
+            return
+        if isinstance(doubt, HeadraceError):
+            raise doubt
+        raise Bug(f"a commit failed in an unforeseen way ({type(doubt).__name__})") from doubt
+
+    def _write(self, table: Table) -> None:
+        rows = self.desk.shape().rows(table, self.chunks, self.base.generation)
+        self._written = write_rows(table, rows, self.desk.product)
+
+    def _stage(self, table: Table, ledger: Ledger) -> Staged:
+        files = [self._written.file] if self._written and self._written.file else []
+        after = ledger.advanced(self.ranges)
+        with catalog_errors(f"table {self.desk.product.name}"):
+            staged = stage(table, files, after)
+        self._sent[staged.snapshot_id] = after
+        return staged
+
+    def _commit(self, table: Table, staged: Staged) -> None:
+        try:
+            with catalog_errors(f"table {self.desk.product.name}"):
+                self.desk.catalog.commit_table(table, staged.requirements, staged.updates)
+        except Exception as error:  # noqa: BLE001 - whatever was raised says nothing certain: the table is asked next
+            self._doubt = error
+
+
+def topic_made_anew(product: Product, known: str, found: str) -> ProductStopped:
+    """Return the error of a topic that was deleted and made anew under a table."""
+    return ProductStopped(
+        f"the topic was made anew: the table follows the topic {known}, Kafka has {found}",
+        where=f"topic {product.topic}",
+        hint="offsets of the two must not be mixed: move the table away or drop it, then run `headrace apply`",
+    )

@@ -1,0 +1,231 @@
+"""The ledger: what a product's table holds of its topic. It lies in the table's own snapshots. Pure.
+
+Every snapshot that headrace makes carries the *whole* ledger in its summary, so rolling a table back rewinds its sink,
+and one table alone tells how far it has come. Reading it is a walk from the branch's head through the parents.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.schemas.errors import ProductStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+# In a snapshot's summary; and, repeated for tables whose history others have expired, in a property of the table.
+SUMMARY_KEY = "headrace.ledger"
+PROPERTY_KEY = "headrace.ledger.main"
+FORMAT = 1
+# Some catalogs bound a request's size; 32 kB hold about a thousand partitions.
+MAX_BYTES = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a partition is in the table.
+
+    Attributes:
+        next: the next offset to read.
+        last_row: the offset of the partition's last row in the table; None: no row yet.
+    """
+
+    next: int
+    last_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What one batch holds of a partition: offsets from ``start`` up to, not including, ``end``.
+
+    ``last_row`` is the offset of its last row; None where it holds none (only control records, or all refused).
+    """
+
+    start: int
+    end: int
+    last_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a table holds of a topic.
+
+    Attributes:
+        topic_id: Kafka's UUID of the topic; a topic made anew has another.
+        generation: counts the topics that the table has followed, from 1.
+        positions: every partition that has been begun.
+        added: what the snapshot that carries this ledger added, by partition.
+        origin: partitions whose log began above 0 when the table first followed them, with that first offset.
+    """
+
+    topic_id: str
+    generation: int
+    positions: Mapping[int, Position]
+    added: Mapping[int, Range]
+    origin: Mapping[int, int]
+
+    @classmethod
+    def begin(cls, topic_id: str, lows: Mapping[int, int]) -> Ledger:
+        """Return the ledger of a table that holds nothing yet: every partition starts where its log begins."""
+        return cls(
+            topic_id=topic_id,
+            generation=1,
+            positions={partition: Position(low) for partition, low in lows.items()},
+            added={},
+            origin={partition: low for partition, low in lows.items() if low > 0},
+        )
+
+    def next(self, partition: int) -> int:
+        """Return the next offset to read of a partition; 0 for one that was added to the topic later."""
+        position = self.positions.get(partition)
+        return position.next if position else 0
+
+    def advanced(self, ranges: Mapping[int, Range]) -> Ledger:
+        """Return the ledger after a batch has landed."""
+        moved = {
+            partition: Position(
+                covered.end, covered.last_row if covered.last_row is not None else self._last_row(partition)
+            )
+            for partition, covered in ranges.items()
+        }
+        return replace(self, positions={**self.positions, **moved}, added=dict(ranges))
+
+    def _last_row(self, partition: int) -> int | None:
+        position = self.positions.get(partition)
+        return position.last_row if position else None
+
+    def to_json(self, *, snapshot_id: int | None = None) -> str:
+        """Return the ledger as compact JSON.
+
+        Args:
+            snapshot_id: for the table's property: the snapshot whose ledger this repeats.
+
+        Raises:
+            ProductStopped: if it is larger than 32 kB.
+        """
+        document: dict[str, Any] = {
+            "v": FORMAT,
+            "topic": self.topic_id,
+            "generation": self.generation,
+            "positions": {str(p): [at.next, at.last_row] for p, at in sorted(self.positions.items())},
+            "added": {str(p): [of.start, of.end, of.last_row] for p, of in sorted(self.added.items())},
+        }
+        if self.origin:
+            document["origin"] = {str(p): offset for p, offset in sorted(self.origin.items())}
+        if snapshot_id is not None:
+            document["snapshot"] = snapshot_id
+        text = json.dumps(document, separators=(",", ":"))
+        if len(text) > MAX_BYTES:
+            raise ProductStopped(
+                f"the ledger of {len(self.positions)} partitions is larger than {MAX_BYTES:,} bytes",
+                hint="give the topic fewer partitions",
+            )
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> Ledger:
+        """Parse a ledger.
+
+        Raises:
+            ProductStopped: if it is of a format that this version of headrace does not know, or damaged.
+        """
+        try:
+            document = json.loads(text)
+            if document["v"] != FORMAT:
+                raise ProductStopped(
+                    f"the ledger has format {document['v']}, this headrace knows {FORMAT}",
+                    hint="upgrade headrace, or run the version that wrote the table",
+                )
+            return cls(
+                topic_id=document["topic"],
+                generation=document["generation"],
+                positions={int(p): Position(*at) for p, at in document["positions"].items()},
+                added={int(p): Range(*of) for p, of in document["added"].items()},
+                origin={int(p): offset for p, offset in document.get("origin", {}).items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ProductStopped(
+                f"the ledger in the table cannot be read ({type(error).__name__})",
+                hint="somebody has changed the snapshot's summary or the table's property: see `headrace verify`",
+            ) from None
+
+
+class SnapshotLike(Protocol):
+    """What the walk needs of a snapshot."""
+
+    @property
+    def snapshot_id(self) -> int: ...  # noqa: D102
+    @property
+    def parent_snapshot_id(self) -> int | None: ...  # noqa: D102
+    @property
+    def sequence_number(self) -> int | None: ...  # noqa: D102
+    @property
+    def summary(self) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a walk through a table's history found.
+
+    Attributes:
+        ledger: the first ledger on the way; None: none.
+        whole: whether the walk ended at the table's beginning. False: the history behind was expired by others, and
+            the table's property must be asked.
+    """
+
+    ledger: Ledger | None
+    whole: bool
+
+
+def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None]) -> Walk:
+    """Walk from a branch's head through the parents to the first snapshot that carries a ledger.
+
+    Snapshots of other engines (a compaction, a delete) carry none and are passed over. Only a snapshot of sequence
+    number 1 without a parent is the beginning: a snapshot whose parent was expired has no parent either.
+    """
+    snapshot = head
+    while snapshot is not None:
+        text = snapshot.summary.additional_properties.get(SUMMARY_KEY) if snapshot.summary else None
+        if text is not None:
+            return Walk(Ledger.from_json(text), whole=True)
+        if snapshot.parent_snapshot_id is None:
+            return Walk(None, whole=snapshot.sequence_number == 1)
+        snapshot = by_id(snapshot.parent_snapshot_id)
+        if snapshot is None:
+            return Walk(None, whole=False)
+    return Walk(None, whole=True)
+
+
+def trusted_property(text: str | None, last_rows: Mapping[int, int]) -> Ledger:
+    """Return the ledger of the table's property, which serves only if it agrees with the rows in the table.
+
+    Args:
+        text: the property.
+        last_rows: the highest offset in the table by partition, of the highest generation.
+
+    Raises:
+        ProductStopped: if there is no property or it contradicts the rows; both are shown.
+    """
+    found = Ledger.from_json(text) if text is not None else None
+    claimed = {p: at.last_row for p, at in found.positions.items() if at.last_row is not None} if found else {}
+    if found is None or claimed != dict(last_rows):
+        raise ProductStopped(
+            f"the table's history was expired and its property does not agree with its rows: "
+            f"property {_shown(claimed) if found else 'missing'}, rows {_shown(last_rows)}",
+            hint="roll the table back to a snapshot that carries a ledger, or make it anew with `headrace apply`",
+        )
+    return found
+
+
+def _shown(offsets: Mapping[int, int]) -> str:
+    return ", ".join(f"{partition}:{offset}" for partition, offset in sorted(offsets.items())) or "none"
+
+
+def gaps(ledger: Ledger, lows: Mapping[int, int]) -> Iterable[tuple[int, int, int]]:
+    """Yield partition, first and behind-last offset of what Kafka has deleted before the table held it."""
+    for partition, low in sorted(lows.items()):
+        position = ledger.next(partition)
+        if position < low:
+            yield partition, position, low

@@ -1,0 +1,225 @@
+"""One session of a product's sink: from joining the consumer group to leaving it. The loop decides, helpers compute.
+
+Two threads: this one reads; the pipeline's one decodes, writes and commits, in the order in which it was asked. So
+while one batch lands the next one is read, and at most two batches are in memory.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Self
+
+from headrace.schemas.errors import ProductStopped, Unavailable
+from headrace.sinks.batch import Batch, Chunk
+from headrace.sinks.history import read_ledger
+from headrace.sinks.landing import Landed, Landing, topic_made_anew
+from headrace.sinks.ledger import Ledger, gaps
+from headrace.sinks.tables import load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from headrace.schemas.product import Product
+    from headrace.sinks.batch import Limits
+    from headrace.sinks.decoding import Decoding
+    from headrace.sinks.landing import Desk, Step
+    from headrace.sinks.patience import Patience
+    from headrace.streams.admin import Admin
+    from headrace.streams.frames import Frame
+    from headrace.streams.reader import Polled, Reader, Rebalance
+
+# How long one poll waits: short, so that a batch lands when it is due and a stop is obeyed at once.
+POLL_S = 0.1
+# On revoke the open batch lands within this, or is dropped whole: the group waits for it.
+REVOKE_S = 5.0
+# On stop the last commit may take this long.
+STOP_S = 10.0
+# How often a sink that waits for others' partitions looks into the table.
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What a session works with; all of it belongs to one product."""
+
+    product: Product
+    admin: Admin
+    decoding: Decoding
+    desk: Desk
+    limits: Limits
+    patience: Patience
+    observe: Callable[[Step], None]
+    landed: Callable[[Landed], None]
+
+
+class Session:
+    """Reads a product's partitions into its table until told to stop, or until what was there at the start is landed.
+
+    Args:
+        works: what it works with.
+        open_reader: opens a reader that tells this session of rebalances.
+
+    Raises, from :meth:`run`:
+        Stale: another worker has moved the table: a new session starts from the ledger again.
+        Unavailable: the reader broke, or nothing is known of the table: a new session, a little later.
+        ProductStopped: only an operator can decide how to go on.
+    """
+
+    def __init__(self, works: Works, open_reader: Callable[[Rebalance], Reader]) -> None:
+        self._works = works
+        self._base: Ledger | None = None
+        self._batch = Batch({})
+        self._landing: Future[Landed] | None = None
+        self._abandon = Event()
+        self._look_s = 0.0
+        self._pipeline = ThreadPoolExecutor(1, thread_name_prefix=f"land-{works.product.name}")
+        self._reader = open_reader(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._abandon.set()
+        self._batch = Batch({})
+        # The reader is left first: its revocation finds nothing to land, and others take over sooner.
+        self._reader.close()
+        self._pipeline.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, stop: Event, *, until_caught_up: bool = False) -> None:
+        """Read and land until ``stop`` is set, then land once more; or until caught up."""
+        targets = self._targets() if until_caught_up else None
+        while not stop.is_set():
+            self._take(self._reader.poll(POLL_S))
+            self._collect()
+            if self._due(targets):
+                self._land_or_pause()
+            elif targets is not None and self._caught_up(targets):
+                return
+        self._drain(STOP_S)
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Start new partitions where the table's ledger says. See :class:`headrace.streams.reader.Rebalance`.
+
+        Raises:
+            ProductStopped: the topic was made anew, or Kafka has deleted what the table does not hold yet.
+            Unavailable: Kafka, catalog or storage does not answer.
+        """
+        product = self._works.product
+        topic = self._works.admin.topic(product.topic)
+        lows = {partition: marks.low for partition, marks in self._works.admin.watermarks(topic).items()}
+        table = load_table(self._works.desk.catalog, product)
+        ledger = read_ledger(table, product) or Ledger.begin(topic.id, lows)
+        if ledger.topic_id != topic.id:
+            raise topic_made_anew(product, ledger.topic_id, topic.id)
+        for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
+            raise _gap(product, partition, first, low)
+        self._base = ledger
+        positions = {partition: ledger.next(partition) for partition in partitions}
+        self._batch.positions.update(positions)
+        return positions
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Land the open batch within 5 s, or drop it whole.
+
+        Raises:
+            Unavailable: it was dropped: the session must start anew from the ledger.
+        """
+        if not lost and not self._abandon.is_set():
+            self._drain(REVOKE_S)
+        if self._batch or self._landing is not None:
+            raise Unavailable("partitions were taken away before their batch had landed: it was dropped")
+        for partition in partitions:
+            self._batch.positions.pop(partition, None)
+
+    def _take(self, polled: Polled) -> None:
+        now_s = time.monotonic()
+        for frame in polled.frames:
+            self._batch.add(frame, self._pipeline.submit(self._decode, frame), now_s)
+        for partition, position in polled.ends.items():
+            self._batch.end_of_partition(partition, position, now_s)
+
+    def _due(self, targets: Mapping[int, int] | None) -> bool:
+        if self._batch.due(self._works.limits, time.monotonic()):
+            return True
+        # Nobody waits for more: what was there at the start has been read.
+        return bool(self._batch) and targets is not None and self._reached(targets, self._batch.positions)
+
+    def _land_or_pause(self) -> None:
+        if self._landing is not None:
+            self._reader.pause()
+            return
+        batch, self._batch = self._batch, self._batch.next()
+        self._landing = self._pipeline.submit(self._land, batch)
+        self._reader.resume()
+
+    def _collect(self) -> None:
+        """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
+        if self._landing is None or not self._landing.done():
+            return
+        landing, self._landing = self._landing, None
+        landed = landing.result()
+        self._works.landed(landed)
+        self._reader.announce({partition: landed.ledger.next(partition) for partition in landed.ledger.added})
+
+    def _drain(self, timeout_s: float) -> None:
+        """Land what is open, waiting at most so long."""
+        deadline = time.monotonic() + timeout_s
+        while self._landing is not None or self._batch:
+            if self._landing is None:
+                self._land_or_pause()
+            if self._landing is not None and not wait([self._landing], max(deadline - time.monotonic(), 0.0)).done:
+                return
+            self._collect()
+
+    def _decode(self, frame: Frame) -> Chunk:
+        return self._works.patience.with_(lambda: self._works.decoding.chunk(frame), self._abandon)
+
+    def _land(self, batch: Batch) -> Landed:
+        chunks = [chunk.result() for chunk in batch.chunks]
+        if self._base is None:
+            raise Unavailable("a batch without a ledger to start from")
+        landing = Landing(self._works.desk, self._base, batch.ranges(chunks), chunks)
+
+        def drive() -> Landed:
+            for step in landing:
+                self._works.observe(step)
+            if landing.landed is None:
+                raise Unavailable("the landing ended without an outcome")
+            return landing.landed
+
+        return self._works.patience.with_(drive, self._abandon)
+
+    def _targets(self) -> Mapping[int, int]:
+        admin = self._works.admin
+        return {p: marks.end for p, marks in admin.watermarks(admin.topic(self._works.product.topic)).items()}
+
+    def _caught_up(self, targets: Mapping[int, int]) -> bool:
+        """Tell whether the table holds everything up to the targets; other workers' partitions count too."""
+        if self._landing is not None:
+            return False
+        if self._reached(targets, self._batch.positions) and self._batch.positions.keys() >= targets.keys():
+            return not self._batch
+        now_s = time.monotonic()
+        if self._batch or now_s < self._look_s:
+            return False
+        self._look_s = now_s + LOOK_S
+        ledger = read_ledger(load_table(self._works.desk.catalog, self._works.product), self._works.product)
+        return ledger is not None and all(ledger.next(p) >= target for p, target in targets.items())
+
+    @staticmethod
+    def _reached(targets: Mapping[int, int], positions: Mapping[int, int]) -> bool:
+        return bool(positions) and all(position >= targets.get(p, 0) for p, position in positions.items())
+
+
+def _gap(product: Product, partition: int, first: int, low: int) -> ProductStopped:
+    return ProductStopped(
+        f"Kafka has deleted offsets {first} to {low - 1} of partition {partition} before they were in the table",
+        where=f"topic {product.topic}",
+        hint="raise the contract's retention so that it cannot happen again; see `headrace verify` for what is missing",
+    )

@@ -1,0 +1,186 @@
+"""What a cluster is asked and told about its topics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public names that the package does not list as such
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from headrace.schemas.errors import HeadraceError, NotApplied, SettingsError, Unavailable
+from headrace.streams.kafka import APPLY_HINT, UNKNOWN_TOPIC, Problems, client_config, settings_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
+
+Answer = TypeVar("Answer")
+
+# A healthy broker answers an admin request within a second; a controller that moves needs some more.
+REQUEST_TIMEOUT_S = 15.0
+_TIMEOUT: Mapping[str, float] = {"request_timeout": REQUEST_TIMEOUT_S}
+_VISIBLE_S = 0.02
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as the broker knows it. ``id`` is Kafka's UUID, another one when a topic is made anew."""
+
+    name: str
+    id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """A partition's log: its first offset, and the one behind its last committed record."""
+
+    low: int
+    end: int
+
+
+class Admin:
+    """Asks a cluster about topics and makes them. Use one for as long as it is needed; it needs no closing.
+
+    Every method raises `Unavailable` (with the broker's address) if the cluster does not answer within 15 s,
+    `SettingsError` if it refuses the credentials, `UserError` if a right is missing.
+
+    Args:
+        config: the environment's librdkafka properties.
+
+    Raises:
+        SettingsError: if a property is unknown or has a wrong value.
+    """
+
+    def __init__(self, config: Mapping[str, str]) -> None:
+        self.address = str(config.get("bootstrap.servers", ""))
+        self._problems = Problems()
+        full = client_config(config, self._problems)
+        try:
+            # The client must outlive its futures, else they end as destroyed: it is kept here.
+            self._client = AdminClient(full)
+        except KafkaException as error:
+            raise settings_error(error, full) from None
+
+    def find(self, *topics: str) -> Mapping[str, Topic]:
+        """Return those of the topics that exist, by name."""
+        if not topics:
+            return {}
+        futures = self._request(lambda: self._client.describe_topics(TopicCollection(list(topics)), **_TIMEOUT))
+        found = {}
+        for name, future in futures.items():
+            try:
+                described = future.result()
+            except KafkaException as error:
+                if error.args[0].name() in UNKNOWN_TOPIC:
+                    continue
+                raise self._error(error, name) from None
+            found[name] = Topic(name, _text(str(described.topic_id)), len(described.partitions))
+        return found
+
+    def topic(self, name: str) -> Topic:
+        """Return a topic.
+
+        Raises:
+            NotApplied: if there is none of that name.
+        """
+        found = self.find(name).get(name)
+        if found is None:
+            raise NotApplied("the topic does not exist", where=name, hint=APPLY_HINT)
+        return found
+
+    def watermarks(self, topic: Topic) -> Mapping[int, Watermarks]:
+        """Return the bounds of every partition, as a read_committed reader sees them."""
+        lows = self._offsets(topic, _EARLIEST)
+        ends = self._offsets(topic, _LATEST)
+        return {partition: Watermarks(lows[partition], ends[partition]) for partition in range(topic.partitions)}
+
+    def log_ends(self, topic: Topic) -> Mapping[int, int]:
+        """Return the end of every partition's log itself, open transactions included: never below a watermark's end."""
+        return self._offsets(topic, _LATEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def create(self, name: str, *, partitions: int, config: Mapping[str, str]) -> bool:
+        """Make a topic with the broker's default replication; False if there is one of that name already.
+
+        The topic can be used when this returns: brokers learn of a new one some milliseconds after it was made.
+
+        Raises:
+            UserError: if the broker refuses the topic.
+        """
+        new = NewTopic(name, num_partitions=partitions, config=dict(config))
+        future = self._request(lambda: self._client.create_topics([new], **_TIMEOUT))[name]
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
+                return False
+            raise self._error(error, name) from None
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while name not in self.find(name):
+            if time.monotonic() > deadline:
+                raise Unavailable("the topic was made and is not seen yet", where=name, hint="try again")
+            time.sleep(_VISIBLE_S)
+        return True
+
+    def config(self, topic: str) -> Mapping[str, str]:
+        """Return the topic's settings that hold now, defaults included."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        futures = self._request(lambda: self._client.describe_configs([resource], **_TIMEOUT))
+        entries = self._result(futures[resource], topic)
+        return {name: str(entry.value) for name, entry in entries.items()}
+
+    def set_config(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set some of a topic's settings and leave the others.
+
+        Raises:
+            UserError: if the broker refuses a value.
+        """
+        changes = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=changes)
+        futures = self._request(lambda: self._client.incremental_alter_configs([resource], **_TIMEOUT))
+        self._result(futures[resource], topic)
+
+    def _offsets(
+        self, topic: Topic, spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> Mapping[int, int]:
+        asked = {TopicPartition(topic.name, partition): spec for partition in range(topic.partitions)}
+        futures = self._request(lambda: self._client.list_offsets(asked, isolation_level=isolation, **_TIMEOUT))
+        return {place.partition: self._result(future, topic.name).offset for place, future in futures.items()}
+
+    def _request(self, request: Callable[[], Answer]) -> Answer:
+        try:
+            return request()
+        except KafkaException as error:
+            raise self._error(error, self.address) from None
+
+    def _result(self, future: Future[Answer], topic: str) -> Answer:
+        try:
+            return future.result()
+        except KafkaException as error:
+            raise self._error(error, topic) from None
+
+    def _error(self, error: KafkaException, topic: str) -> HeadraceError:
+        self._client.poll(0)  # serves error_cb
+        mapped = self._problems.error(error, where=topic)
+        if isinstance(mapped, Unavailable | SettingsError):
+            mapped.where = self.address
+        return mapped
+
+
+def _text(uuid: str) -> str:
+    # Kafka writes its UUIDs in the alphabet of base64 that is safe in URLs; the client writes the other one.
+    return uuid.replace("+", "-").replace("/", "_")

@@ -1,0 +1,135 @@
+"""From an event as its writer shaped it to a table's columns: by name, with defaults, promotions and masks. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyiceberg import types as ice
+
+from headrace.schemas.avro import Array, AvroType, Field, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.masking import map_items, map_values
+from headrace.schemas.types import arrow_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.schemas.masking import Masker
+
+_EPOCH_DATE = dt.date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Shapes decoded events into a table's columns.
+
+    Attributes:
+        fields: the table's columns, without the metadata columns.
+        reader: the newest schema that the table has followed: its defaults fill what an older event lacks.
+        masker: puts the masks on, by field path.
+    """
+
+    fields: Sequence[ice.NestedField]
+    reader: Record
+    masker: Masker
+
+    def of(self, events: pa.StructArray) -> list[pa.Array]:
+        """Return one array a column, in the table's order, masked, of the type that the table's Arrow schema names.
+
+        Args:
+            events: the events as decoded with the schema they were written with.
+
+        Raises:
+            pa.ArrowInvalid: if a value does not fit its column; never where the table has followed the event's schema.
+        """
+        return [self._column(events, field, self.reader, "") for field in self.fields]
+
+    def _column(self, parent: pa.StructArray, field: ice.NestedField, reader: Record | None, path: str) -> pa.Array:
+        below = f"{path}.{field.name}" if path else field.name
+        known = reader.field(field.name) if reader is not None else None
+        index = parent.type.get_field_index(field.name)
+        if index >= 0:
+            array = self._shaped(_child(parent, index), field.field_type, known.type if known else None, below)
+        else:
+            array = _filled(len(parent), field.field_type, known)
+        return self.masker.masked(below, array)
+
+    def _shaped(self, array: pa.Array, kind: ice.IcebergType, reader: AvroType | None, path: str) -> pa.Array:
+        inner = optional_of(reader)[0] if reader is not None else None
+        match kind:
+            case ice.StructType(fields=fields):
+                record = inner if isinstance(inner, Record) else None
+                children = [self._column(array, field, record, path) for field in fields]
+                mask = array.is_null() if array.null_count else None
+                return pa.StructArray.from_arrays(children, fields=list(arrow_type(kind)), mask=mask)
+            case ice.ListType():
+                items = inner.items if isinstance(inner, Array) else None
+                shaped = map_items(array, self._nested(kind.element_type, items, f"{path}[]"))
+                return shaped.cast(arrow_type(kind))
+            case ice.MapType():
+                values = inner.values if isinstance(inner, Map) else None
+                shaped = map_values(array, self._nested(kind.value_type, values, f"{path}{{}}"))
+                return shaped.cast(arrow_type(kind))
+            case _:
+                return array.cast(arrow_type(kind))
+
+    def _nested(self, kind: ice.IcebergType, reader: AvroType | None, path: str) -> Callable[[pa.Array], pa.Array]:
+        return lambda array: self._shaped(array, kind, reader, path)
+
+
+def _child(parent: pa.StructArray, index: int) -> pa.Array:
+    # flatten() and field() differ: only flatten() carries the parent's nulls down, which optional children need.
+    return parent.flatten()[index] if parent.null_count else parent.field(index)
+
+
+def _filled(length: int, kind: ice.IcebergType, reader: Field | None) -> pa.Array:
+    target = arrow_type(kind)
+    if reader is None or not reader.has_default or reader.default is None:
+        return pa.nulls(length, target)
+    value = default_value(reader.default, reader.type)
+    return pa.repeat(pa.scalar(value, target), length)
+
+
+def default_value(default: Any, avro_type: AvroType) -> Any:
+    """Return the Python value of a schema's JSON default, as Arrow takes it.
+
+    Source: Avro 1.12 specification, "field default values": bytes and fixed are strings of code points 0 to 255,
+    logical types are given as their underlying type; a union's default is of any of its branches.
+    """
+    match avro_type:
+        case Union():
+            return None if default is None else default_value(default, optional_of(avro_type)[0])
+        case Record(fields=fields):
+            return {field.name: default_value(default.get(field.name, field.default), field.type) for field in fields}
+        case Array(items=items):
+            return [default_value(item, items) for item in default]
+        case Map(values=values):
+            return [(key, default_value(value, values)) for key, value in default.items()]
+        case Primitive(logical=str(logical)):
+            return _logical_default(default, avro_type, logical)
+        case Fixed(logical="decimal", scale=scale):
+            return _decimal(default.encode("latin-1"), scale)
+        case Fixed():
+            return default.encode("latin-1")
+        case Primitive(name="bytes"):
+            return default.encode("latin-1")
+        case _:
+            return default
+
+
+def _logical_default(default: Any, avro_type: Primitive, logical: str) -> Any:
+    if logical == "decimal":
+        return _decimal(default.encode("latin-1"), avro_type.scale)
+    if logical == "uuid":
+        return uuid.UUID(default).bytes
+    if logical == "date":
+        return _EPOCH_DATE + dt.timedelta(days=default)
+    return default * 1_000 if logical.endswith("millis") else default
+
+
+def _decimal(raw: bytes, scale: int) -> decimal.Decimal:
+    return decimal.Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale)

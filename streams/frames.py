@@ -1,0 +1,100 @@
+"""Frames: runs of messages of one partition and one schema id, as Arrow and numpy arrays. Pure.
+
+Everything behind the reader works on frames, so that no Python runs for a single message after the reader.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.streams.decode import HEADER_BYTES, MAGIC, MAX_BLOCK_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A run of at most 65,536 messages of one partition.
+
+    Attributes:
+        partition: the partition.
+        schema_id: the schema id in every header; None: no value of the run is in the wire format.
+        offsets: the messages' offsets, ascending, with gaps where records were aborted, compacted or control records.
+        timestamps_ms: the messages' timestamps, milliseconds since 1970 UTC.
+        keys: the keys as they are; null where there is none.
+        values: the values as they are, header included; null for a tombstone.
+    """
+
+    partition: int
+    schema_id: int | None
+    offsets: Longs
+    timestamps_ms: Longs
+    keys: pa.BinaryArray
+    values: pa.BinaryArray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values together."""
+        return int(self.values.nbytes + self.keys.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Messages as they arrived, column by column: partitions may be mixed, offsets ascend within each partition."""
+
+    partitions: np.ndarray[Any, np.dtype[np.int32]]
+    offsets: Longs
+    timestamps_ms: Longs
+    keys: pa.BinaryArray
+    values: pa.BinaryArray
+
+
+def frames_of(messages: Messages) -> Iterator[Frame]:
+    """Cut messages into frames, partition by partition, each in the order of its offsets."""
+    count = len(messages.values)
+    if not count:
+        return
+    order = np.argsort(messages.partitions, kind="stable")
+    sorted_already = bool((order[1:] > order[:-1]).all())
+    values = messages.values if sorted_already else messages.values.take(pa.array(order))
+    keys = messages.keys if sorted_already else messages.keys.take(pa.array(order))
+    partitions, offsets, times = messages.partitions[order], messages.offsets[order], messages.timestamps_ms[order]
+    ids = schema_ids(values)
+    edges = np.flatnonzero((partitions[1:] != partitions[:-1]) | (ids[1:] != ids[:-1])) + 1
+    bounds = [0, *edges.tolist(), count]
+    for start, stop in itertools.pairwise(bounds):
+        for first in range(start, stop, MAX_BLOCK_ROWS):
+            last = min(first + MAX_BLOCK_ROWS, stop)
+            yield Frame(
+                partition=int(partitions[first]),
+                schema_id=int(ids[first]) if ids[first] >= 0 else None,
+                offsets=offsets[first:last],
+                timestamps_ms=times[first:last],
+                keys=keys.slice(first, last - first),
+                values=values.slice(first, last - first),
+            )
+
+
+def schema_ids(values: pa.BinaryArray) -> Longs:
+    """Return the schema id in each value's header; -1 where there is no value or no header."""
+    starts = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+    long_enough = np.diff(starts) >= HEADER_BYTES
+    data = np.frombuffer(values.buffers()[2] or b"", np.uint8)
+    ids = np.full(len(values), -1, np.int64)
+    heads = starts[:-1][long_enough].astype(np.int64)
+    if len(heads):
+        magic = data[heads]
+        number = sum(data[heads + 1 + byte].astype(np.int64) << (24 - 8 * byte) for byte in range(4))
+        ids[long_enough] = np.where(magic == MAGIC, number, -1)
+    return ids

@@ -1,0 +1,237 @@
+"""Reading a topic as a member of a consumer group: frames, ends of partitions, and rebalances. The first reader."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from headrace.schemas.errors import Bug, Unavailable
+from headrace.streams.frames import Frame, Messages, frames_of
+from headrace.streams.kafka import Problems, client_config, kafka_error, open_consumer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from confluent_kafka import KafkaError
+
+# Measured: consume(500) costs least a message; larger calls fall out of the processor's cache.
+_CONSUME_ROWS = 500
+# How many messages make a chunk worth handing on; a frame is at most this long.
+_CHUNK_ROWS = 16_384
+# What librdkafka retries by itself and reports only as news.
+_NEWS = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_MSG_TIMED_OUT"})
+# A worker that died is missed after this; the broker's lowest default bound is 6 s.
+_DEFAULTS: Mapping[str, str] = {
+    "session.timeout.ms": "10000",
+    "heartbeat.interval.ms": "2000",
+    # Between two polls: longer than any batch's conversion, during which partitions are paused and polled all the same.
+    "max.poll.interval.ms": "300000",
+    "queued.max.messages.kbytes": "65536",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought.
+
+    Attributes:
+        frames: messages, in the order of their offsets within each partition.
+        ends: partitions whose end was reached, with the position behind the last record, control records included.
+    """
+
+    frames: Sequence[Frame] = ()
+    ends: Mapping[int, int] = field(default_factory=dict)
+
+
+class Rebalance(Protocol):
+    """What a reader tells when its partitions change. Called from within :meth:`Reader.poll` and ``close``."""
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """Return the position each new partition starts at. What is raised here leaves ``poll``."""
+        ...
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """Give partitions up. ``lost``: they may belong to another worker already, so nothing can be finished."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads a topic's partitions. Reads are read_committed; a reader never stores positions by itself."""
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Wait up to ``timeout_s`` for messages. Must be called more often than ``max.poll.interval.ms``.
+
+        Raises:
+            Unavailable: the reader must be closed and opened anew.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Bring no messages until :meth:`resume`; polls keep the membership alive."""
+        ...
+
+    def resume(self) -> None:
+        """Bring messages again."""
+        ...
+
+    def announce(self, positions: Mapping[int, int]) -> None:
+        """Tell the group's offsets to lag tools. A courtesy: failures are ignored, the offsets are never read."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class KafkaReader:
+    """Reads with confluent-kafka's consumer in a cooperative consumer group.
+
+    Args:
+        config: the environment's librdkafka properties.
+        topic: the topic.
+        group: the consumer group.
+        rebalance: is asked for positions and told of revocations.
+    """
+
+    def __init__(self, config: Mapping[str, str], topic: str, group: str, rebalance: Rebalance) -> None:
+        self._topic = topic
+        self._rebalance = rebalance
+        self._problems = Problems()
+        self._paused = False
+        self._failure: Exception | None = None
+        self._consumer = open_consumer(
+            client_config(
+                {**_DEFAULTS, **config},
+                self._problems,
+                group_id=group,
+                enable_auto_commit=False,
+                # A position that the log no longer holds must be seen, never jumped over.
+                auto_offset_reset="error",
+                isolation_level="read_committed",
+                enable_partition_eof=True,
+                partition_assignment_strategy="cooperative-sticky",
+            )
+        )
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def poll(self, timeout_s: float) -> Polled:
+        """See :meth:`Reader.poll`."""
+        deadline = time.monotonic() + timeout_s
+        collected: list[Message] = []
+        while len(collected) < _CHUNK_ROWS:
+            some = self._consume(max(deadline - time.monotonic(), 0.0))
+            collected += some
+            if len(some) < _CONSUME_ROWS:
+                break
+        errors = list(map(Message.error, collected))
+        ends: dict[int, int] = {}
+        if any(errors):
+            ends = self._ends(message for message, error in zip(collected, errors, strict=True) if error is not None)
+            collected = [message for message, error in zip(collected, errors, strict=True) if error is None]
+        return Polled(tuple(frames_of(_columns(collected))), ends)
+
+    def pause(self) -> None:
+        """See :meth:`Reader.pause`."""
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._consumer.assignment())
+
+    def resume(self) -> None:
+        """See :meth:`Reader.resume`."""
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+
+    def announce(self, positions: Mapping[int, int]) -> None:
+        """See :meth:`Reader.announce`."""
+        offsets = [TopicPartition(self._topic, partition, position) for partition, position in positions.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException:
+            self._problems.last = None
+
+    def close(self) -> None:
+        """See :meth:`Reader.close`."""
+        self._consumer.close()
+
+    def _consume(self, timeout_s: float) -> list[Message]:
+        try:
+            some = self._consumer.consume(_CONSUME_ROWS, timeout_s)
+        except KafkaException as error:
+            raise self._problems.error(error, where=self._topic) from None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return some
+
+    def _ends(self, messages: Iterable[Message]) -> dict[int, int]:
+        ends: dict[int, int] = {}
+        for message in messages:
+            error = message.error()
+            if error is None:
+                raise Bug("a message without an error was taken for one")
+            if error.name() == "_PARTITION_EOF":
+                ends[_number(message.partition())] = _number(message.offset())
+            elif error.name() not in _NEWS:
+                raise self._broken(error)
+        return ends
+
+    def _broken(self, error: KafkaError) -> Exception:
+        if error.name() in {"_AUTO_OFFSET_RESET", "_MAX_POLL_EXCEEDED", "OFFSET_OUT_OF_RANGE"}:
+            return Unavailable(f"the reader has to start anew: {error.str()}", where=self._topic)
+        return kafka_error(error, where=self._topic)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            positions = self._rebalance.assigned([place.partition for place in partitions])
+        except Exception as error:  # noqa: BLE001 - carried over librdkafka's callback and raised from poll
+            self._failure = error
+            consumer.incremental_assign([])
+            return
+        consumer.incremental_assign([TopicPartition(self._topic, p, position) for p, position in positions.items()])
+        if self._paused:
+            consumer.pause(partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, lost=False)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._give_up(consumer, partitions, lost=True)
+
+    def _give_up(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
+        try:
+            self._rebalance.revoked([place.partition for place in partitions], lost=lost)
+        except Exception as error:  # noqa: BLE001 - carried over librdkafka's callback and raised from poll
+            self._failure = error
+        consumer.incremental_unassign(partitions)
+
+
+def _columns(messages: list[Message]) -> Messages:
+    count = len(messages)
+    return Messages(
+        partitions=np.fromiter(map(Message.partition, messages), np.int32, count),
+        offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
+        timestamps_ms=np.fromiter((stamp for _, stamp in map(Message.timestamp, messages)), np.int64, count),
+        keys=pa.array(map(Message.key, messages), pa.binary(), size=count),
+        values=pa.array(map(Message.value, messages), pa.binary(), size=count),
+    )
+
+
+def _number(value: int | None) -> int:
+    if value is None:
+        raise Bug("Kafka's client left a position out")
+    return value
