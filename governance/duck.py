@@ -116,7 +116,7 @@ class Duck:
         try:
             with duck_errors():
                 self._connection.execute(f"CREATE VIEW {view} AS FROM iceberg_scan({_text(place)})")
-        except QueryError as error:
+        except (QueryError, Unavailable) as error:
             raise Unavailable(
                 f"the table cannot be read: {error.what.splitlines()[0]}",
                 where=f"table {product}",

@@ -12,7 +12,7 @@ from headrace.producers.wire import Encoder
 from headrace.schemas.errors import HeadraceError, NotApplied, Unavailable, UserError
 from headrace.schemas.registry import Registry
 from headrace.streams.admin import Admin
-from headrace.streams.kafka import APPLY_HINT, Problems, open_producer, producer_config
+from headrace.streams.kafka import APPLY_HINT, Problems, cause_of, open_producer, producer_config
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -100,7 +100,7 @@ class Publisher:
             raise UserError("the publisher is closed", where=str(self._product.name), hint="publish inside its block")
         key, value = self._encoder.encode(event)
         self._produce(key, value)
-        self._producer.poll(0)
+        self._poll(0)
         self._raise_undelivered()
 
     def flush(self) -> None:
@@ -110,7 +110,10 @@ class Publisher:
             Unavailable: if events could not be delivered, with their number.
             UserError: if the broker refused one for ever.
         """
-        remaining = self._producer.flush(self._timeout_s + _REPORT_GRACE_S)
+        try:
+            remaining = self._producer.flush(self._timeout_s + _REPORT_GRACE_S)
+        except KafkaException as error:
+            raise self._lost(len(self._producer), self._error(error)) from None
         self._raise_undelivered()
         if remaining:
             raise self._lost(remaining, Unavailable("Kafka does not answer", where=self._product.topic))
@@ -148,15 +151,23 @@ class Publisher:
                 self._producer.produce(self._product.topic, value, key)
             except BufferError:
                 deadline = deadline or time.monotonic() + self._timeout_s + _REPORT_GRACE_S
-                self._producer.poll(_QUEUE_WAIT_S)
+                self._poll(_QUEUE_WAIT_S)
                 self._raise_undelivered()
                 if time.monotonic() > deadline:
                     raise self._lost(1, Unavailable("the queue stays full", where=self._product.topic)) from None
             except KafkaException as error:
-                self._producer.poll(0)  # serves error_cb, which tells what a fatal error was
-                raise self._problems.error(error, where=self._product.topic) from None
+                raise self._error(error) from None
             else:
                 return
+
+    def _poll(self, timeout_s: float) -> None:
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as error:
+            raise self._error(error) from None
+
+    def _error(self, error: KafkaException) -> HeadraceError:
+        return self._problems.error(cause_of(self._producer, error), where=self._product.topic)
 
     def _raise_undelivered(self) -> None:
         if self._undelivered.count:

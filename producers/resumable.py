@@ -21,7 +21,7 @@ from headrace.producers.publisher import schema_id_of
 from headrace.producers.wire import Encoder
 from headrace.schemas.errors import Bug, Unavailable
 from headrace.streams.admin import Admin
-from headrace.streams.kafka import UP_HINT, Problems, open_producer, producer_config
+from headrace.streams.kafka import UP_HINT, Problems, cause_of, open_producer, producer_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -204,8 +204,7 @@ class _Transactions:
                 return
 
     def _error(self, error: KafkaException) -> HeadraceError:
-        self._producer.poll(0)  # serves error_cb, which tells what a fatal error was
-        return self._problems.error(error, where=self._topic)
+        return self._problems.error(cause_of(self._producer, error), where=self._topic)
 
     def _abort(self) -> None:
         # Where the broker does not hear it, it ends the transaction by itself after its time-out, and the next run's

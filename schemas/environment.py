@@ -213,7 +213,8 @@ class Environment:
         """Read one address that the environment's stack wrote down when it came up."""
         try:
             endpoints: Any = json.loads((self.state / ENDPOINTS_FILE).read_bytes())
-            address = endpoints[key]
+            # In a copied mesh the file still names the original's servers, which are not this mesh's to use.
+            address = endpoints[key] if endpoints["folder"] == str(self.state.resolve()) else None
         except (OSError, ValueError, KeyError, TypeError):
             address = None
         if not isinstance(address, str):

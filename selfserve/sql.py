@@ -5,7 +5,7 @@ text that does not depend on where it is written:
 
 - decimals in full (``199.90``), so that no digit is lost;
 - timestamps in ISO 8601, those with a zone in UTC (``2013-01-01T10:15:00Z``), dates and times likewise;
-- bytes as DuckDB writes them: printable ASCII as it is, everything else and the backslash as ``\xNN``;
+- bytes as DuckDB writes them: printable ASCII as it is, everything else, quotation marks and the backslash as ``\xNN``;
 - ``NaN``, ``Infinity`` and ``-Infinity``;
 - types that only DuckDB has (intervals, unions, bit strings …): DuckDB's own text.
 """
@@ -41,7 +41,7 @@ _NUMBERS = frozenset(
 # DuckDB's sums are 128 bits wide; `Duck` hands them over as text.
 _WIDE_INTEGERS = frozenset({"hugeint", "uhugeint"})
 _NAMES_IN_A_HINT = 8
-_BACKSLASH = 0x5C
+_ESCAPED = frozenset(b"'\"\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _float(value: float) -> Value:
 
 
 def _bytes(value: bytes) -> Value:
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != _BACKSLASH else f"\\x{byte:02X}" for byte in value)
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in _ESCAPED else f"\\x{byte:02X}" for byte in value)
 
 
 def _datetime(value: dt.datetime) -> Value:

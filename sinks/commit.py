@@ -91,7 +91,9 @@ def stage(table: Table, files: Sequence[DataFile], ledger: Ledger) -> Staged:
     if AssertRefSnapshotId not in guards:
         raise Bug("pyiceberg staged an append without a requirement on the branch's head")
     guards[AssertTableUUID] = AssertTableUUID(uuid=metadata.table_uuid)
-    guards[AssertCurrentSchemaId] = AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id})
+    guards[AssertCurrentSchemaId] = AssertCurrentSchemaId.model_validate(
+        {"current-schema-id": metadata.current_schema_id}
+    )
     guards[AssertDefaultSpecId] = AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id})
     repeated = SetPropertiesUpdate(updates={PROPERTY_KEY: ledger.to_json(snapshot_id=append.snapshot_id)})
     return Staged(append.snapshot_id, tuple(guards.values()), (*updates, repeated))

@@ -75,14 +75,14 @@ class Landed:
         ledger: the table's ledger after it.
         rows: rows added.
         letters: messages refused.
-        newest_s: the newest row's timestamp, seconds since 1970 UTC; 0 if there is no row.
+        newest_s: the newest row's timestamp, seconds since 1970 UTC; None: the batch had no rows.
     """
 
     snapshot_id: int
     ledger: Ledger
     rows: int
     letters: int
-    newest_s: float
+    newest_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,8 @@ class Landing:
         """Tell whether one of the commits sent so far is in the table's history."""
         for snapshot_id, ledger in self._sent.items():
             if has_landed(table, snapshot_id):
-                newest_ms = max((int(chunk.timestamps_ms.max()) for chunk in self.chunks if len(chunk)), default=0)
-                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), newest_ms / 1_000)
+                stamps_s = [float(chunk.timestamps_ms.max()) / 1_000 for chunk in self.chunks if len(chunk)]
+                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), max(stamps_s, default=None))
                 return True
         return False
 

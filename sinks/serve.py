@@ -111,7 +111,6 @@ class ProductSink:
         self._setting = setting
         self._log = _LOG.bind(product=str(setting.product.name))
         self._patience = Patience(self._waiting)
-        self._landed_s = time.time()
 
     def run(self, stop: Event, *, until_caught_up: bool = False) -> bool:
         """Run sessions until ``stop`` is set or all is caught up; False if the product stopped on a fault."""
@@ -157,17 +156,15 @@ class ProductSink:
         finally:
             post.close()
 
-    def _landed(self, landed: Landed) -> None:
-        now_s = time.time()
+    def _landed(self, landed: Landed, seconds: float) -> None:
         self._log.info(
             "committed",
             rows=landed.rows,
             dead_letters=landed.letters,
-            seconds=round(now_s - self._landed_s, 3),
-            lag_s=round(max(now_s - landed.newest_s, 0.0), 3),
+            seconds=round(seconds, 3),
+            lag_s=None if landed.newest_s is None else round(max(time.time() - landed.newest_s, 0.0), 3),
             snapshot=landed.snapshot_id,
         )
-        self._landed_s = now_s
         self._setting.on_landed(self._setting.product, landed)
 
     def _waiting(self, error: Unavailable) -> None:

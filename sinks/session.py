@@ -44,7 +44,11 @@ LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Works:
-    """What a session works with; all of it belongs to one product."""
+    """What a session works with; all of it belongs to one product.
+
+    ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
+    commit and how many seconds landing took, waits included.
+    """
 
     product: Product
     admin: Admin
@@ -53,7 +57,7 @@ class Works:
     limits: Limits
     patience: Patience
     observe: Callable[[Step], None]
-    landed: Callable[[Landed], None]
+    landed: Callable[[Landed, float], None]
 
 
 class Session:
@@ -76,6 +80,7 @@ class Session:
         self._landing: Future[Landed] | None = None
         self._abandon = Event()
         self._look_s = 0.0
+        self._landing_since_s = 0.0
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix=f"land-{works.product.name}")
         self._reader = open_reader(self)
 
@@ -155,6 +160,7 @@ class Session:
             self._reader.pause()
             return
         batch, self._batch = self._batch, self._batch.next()
+        self._landing_since_s = time.monotonic()
         self._landing = self._pipeline.submit(self._land, batch)
         self._reader.resume()
 
@@ -164,7 +170,7 @@ class Session:
             return
         landing, self._landing = self._landing, None
         landed = landing.result()
-        self._works.landed(landed)
+        self._works.landed(landed, time.monotonic() - self._landing_since_s)
         self._reader.announce({partition: landed.ledger.next(partition) for partition in landed.ledger.added})
 
     def _drain(self, timeout_s: float) -> None:

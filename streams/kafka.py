@@ -158,6 +158,15 @@ def open_producer(config: Mapping[str, Any]) -> Producer:
         raise settings_error(error, config) from None
 
 
+def cause_of(client: Producer, error: KafkaException) -> KafkaException:
+    """Return what is behind a producer's error: the client tells the cause of a fatal one only to the next poll."""
+    try:
+        client.poll(0)  # serves error_cb, too
+    except KafkaException as cause:
+        return cause
+    return error
+
+
 def open_consumer(config: Mapping[str, Any]) -> Consumer:
     """Open a consumer.
 

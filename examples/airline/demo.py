@@ -18,20 +18,6 @@ from typing import TYPE_CHECKING
 
 import source
 import structlog
-from headrace.governance.duck import tables_of
-from headrace.governance.verify import verify
-from headrace.producers import publish_all
-from headrace.schemas.catalog import open_catalog
-from headrace.schemas.environment import ensure_hmac_key
-from headrace.schemas.errors import HeadraceError
-from headrace.schemas.mesh import load_mesh
-from headrace.selfserve.apply import apply
-from headrace.selfserve.output import show_error, show_rows
-from headrace.selfserve.report import show_audit
-from headrace.selfserve.sql import select
-from headrace.selfserve.stack import stack_of
-from headrace.sinks.serve import serve
-from headrace.sinks.tables import load_table
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -44,14 +30,30 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from headrace.governance.duck import tables_of
+from headrace.governance.verify import verify
+from headrace.producers.resumable import publish_all
+from headrace.schemas.catalog import open_catalog
+from headrace.schemas.environment import ensure_hmac_key
+from headrace.schemas.errors import HeadraceError
+from headrace.schemas.mesh import load_mesh
+from headrace.selfserve.apply import apply
+from headrace.selfserve.output import show_error, show_rows
+from headrace.selfserve.report import show_audit
+from headrace.selfserve.sql import select
+from headrace.selfserve.stack import stack_of
+from headrace.sinks.serve import serve
+from headrace.sinks.tables import load_table
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from rich.progress import Task
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
     from headrace.selfserve.stack import Stack
     from headrace.sinks.landing import Landed
-    from rich.progress import Task
 
 QUESTION = """\
 SELECT f.carrier,
@@ -67,8 +69,14 @@ JOIN loyalty.bookings     AS b ON b.flight_id = f.flight_id
 WHERE w.visib < 2 AND a.year < 2000 AND f.dep_delay > 0
 GROUP BY f.carrier ORDER BY fares DESC LIMIT 5"""
 
+TRY_NEXT = """
+What to try next:
+  .venv/bin/headrace --mesh examples/airline sql "SELECT tier, avg(fare) FROM loyalty.bookings GROUP BY ALL"
+  .venv/bin/headrace --mesh examples/airline up      # then: headrace sink, headrace publish, headrace status
+  less examples/airline/README.md                    # what is in the mesh, and how to add a fifth domain"""
+
 INTERRUPTED = 130
-console = Console()
+console = Console(soft_wrap=True, highlight=False)
 
 
 class RateColumn(ProgressColumn):
@@ -128,29 +136,44 @@ def stream(mesh: Mesh) -> bool:
     """Publish all events while the sinks keep the tables up to date; False if a sink stopped on a fault."""
     stop = threading.Event()
     columns = (TextColumn("{task.description:<33}"), BarColumn(), MofNCompleteColumn(), RateColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress, ThreadPoolExecutor(1) as threads:
+    names = [str(product.name) for product in mesh.products]
+    with (
+        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
+        ThreadPoolExecutor(1 + len(names)) as threads,
+    ):
         bars = Bars(mesh, progress)
         try:
             sinks = threads.submit(serve, mesh, [], until_caught_up=False, stop=stop, on_landed=bars.landed)
-            for product in mesh.products:
-                publish(mesh, str(product.name), bars)
+            for publisher in [threads.submit(publish, mesh, name, bars, stop) for name in names]:
+                publisher.result()
         finally:
             stop.set()
         fine = sinks.result()
         return serve(mesh, [], until_caught_up=True, stop=threading.Event(), on_landed=bars.landed) and fine
 
 
-def publish(mesh: Mesh, name: str, bars: Bars) -> None:
-    """Publish a product's events from where an earlier run ended."""
-    published = publish_all(
-        mesh,
-        name,
-        enumerate(source.events(name), start=1),
-        identity=f"airline-demo/{name}",
-        on_progress=lambda events: bars.published(name, events),
-    )
-    if published.before:
-        bars.published(name, published.before)
+def publish(mesh: Mesh, name: str, bars: Bars, stop: threading.Event) -> None:
+    """Publish a product's events from where an earlier run ended, until told to stop."""
+    events = enumerate(source.events(name), start=1)
+    try:
+        published = publish_all(
+            mesh,
+            name,
+            until(stop, events),
+            identity=f"airline-demo/{name}",
+            on_progress=lambda count: bars.published(name, count),
+        )
+    except InterruptedError:
+        return
+    bars.published(name, published.before)
+
+
+def until(stop: threading.Event, events: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object]]:
+    """Yield events; raise rather than end when told to stop, because an ended source counts as published whole."""
+    for event in events:
+        if stop.is_set():
+            raise InterruptedError
+        yield event
 
 
 def answer(mesh: Mesh) -> None:
@@ -158,7 +181,7 @@ def answer(mesh: Mesh) -> None:
     console.print(
         "\nOld aircraft leaving late in bad visibility: how late, and whose fares were on them?\n", highlight=False
     )
-    console.print(QUESTION, style="dim", highlight=False)
+    console.print(QUESTION, style="dim")
     console.print()
     with tables_of(mesh) as duck:
         result = select(duck, [product.name for product in mesh.products], QUESTION)
@@ -172,7 +195,7 @@ def demo() -> bool:
     if ensure_hmac_key(mesh.root):
         console.print("made the mesh's secret key, which masks personal data")
     with running(stack_of(mesh.environment)):
-        applied = apply(mesh, lambda made: console.print(f"  {made}", highlight=False))
+        applied = apply(mesh, lambda made: console.print(f"  {made}"))
         console.print(f"applied: {len(applied.made)} things made, {applied.found} found as they should be")
         fine = stream(mesh)
         answer(mesh)
@@ -194,13 +217,7 @@ def main() -> int:
     except HeadraceError as error:
         show_error(error)
         return 1
-    console.print(
-        "\nWhat to try next, from this folder:\n"
-        "  cd examples/airline && ../../.venv/bin/headrace sql \"SELECT tier, avg(fare) FROM loyalty.bookings GROUP BY 1\"\n"
-        "  ../../.venv/bin/headrace up && ../../.venv/bin/headrace sink      # keep the mesh running\n"
-        "  less README.md                                                # and add a fifth domain",
-        highlight=False,
-    )
+    console.print(TRY_NEXT)
     return 0 if proved else 1
 
 

@@ -55,8 +55,8 @@ class Record:
 class State:
     """The state folder of one environment, as its stack uses it.
 
-    ``servers.json`` holds the records, ``endpoints.json`` the addresses. Both are written under the lock and replaced
-    as a whole, so a reader without the lock sees one version of each.
+    ``servers.json`` holds the records, ``endpoints.json`` the addresses. Both name the folder they belong to. Both
+    are written under the lock and replaced as a whole, so a reader without the lock sees one version of each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +81,10 @@ class State:
         """Return the records by server name: none if the file is missing or is not one of ours."""
         try:
             raw = json.loads(self._records.read_text(encoding="utf-8"))
-            return {name: _record(value) for name, value in raw.items()}
+            # In a copied mesh the records still name the original's servers, which are not this mesh's to stop.
+            if raw["folder"] != str(self.folder):
+                return {}
+            return {name: _record(value) for name, value in raw["servers"].items()}
         except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
             # A lost record costs little: the ports are chosen anew, and the processes are found by their command line.
             return {}
@@ -93,13 +96,18 @@ class State:
     def write_record(self, server: str, record: Record) -> None:
         """Replace one server's record."""
         records = self.records() | {server: record}
-        write_json(self._records, {name: _plain(value) for name, value in records.items()})
+        servers = {name: _plain(value) for name, value in records.items()}
+        write_json(self._records, {"folder": str(self.folder), "servers": servers})
 
     def write_endpoints(self, endpoints: Endpoints) -> None:
         """Publish the addresses of a stack that answers."""
         write_json(
             self._endpoints,
-            {"bootstrap.servers": endpoints.bootstrap_servers, "registry.url": endpoints.registry_url},
+            {
+                "folder": str(self.folder),
+                "bootstrap.servers": endpoints.bootstrap_servers,
+                "registry.url": endpoints.registry_url,
+            },
         )
 
     def remove_endpoints(self) -> None:

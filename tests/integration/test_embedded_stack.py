@@ -102,6 +102,7 @@ def test_a_stack_lives_crashes_and_recovers_with_its_data(state: Path) -> None:
     assert states(stack) == ["stopped", "stopped"]
     endpoints = stack.up(progress=lines.append)
     assert json.loads((state / "endpoints.json").read_text()) == {
+        "folder": str(state.resolve()),
         "bootstrap.servers": endpoints.bootstrap_servers,
         "registry.url": endpoints.registry_url,
     }

@@ -130,9 +130,11 @@ def test_the_embedded_environment_reads_the_addresses_that_its_stack_wrote(tmp_p
         endpoints.write_text(broken)
         with pytest.raises(Unavailable):
             environment.kafka_config()
-    endpoints.write_text(
-        json.dumps({"bootstrap.servers": "127.0.0.1:1", "registry.url": "http://127.0.0.1:2/apis/ccompat/v7"})
-    )
+    written = {"bootstrap.servers": "127.0.0.1:1", "registry.url": "http://127.0.0.1:2/apis/ccompat/v7"}
+    endpoints.write_text(json.dumps({**written, "folder": "/another/mesh/.headrace/embedded"}))
+    with pytest.raises(Unavailable):
+        environment.kafka_config()
+    endpoints.write_text(json.dumps({**written, "folder": str(environment.state.resolve())}))
     assert environment.kafka_config() == {"bootstrap.servers": "127.0.0.1:1"}
     assert environment.registry_config() == {"url": "http://127.0.0.1:2/apis/ccompat/v7"}
     assert environment.commit_interval_s == 1.0

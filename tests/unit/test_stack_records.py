@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def test_the_environment_reads_the_endpoints_that_the_stack_writes(tmp_path: Pat
     assert (environment.state / ENDPOINTS_FILE).exists()
     assert environment.kafka_config()["bootstrap.servers"] == "127.0.0.1:4001"
     assert environment.registry_config()["url"] == "http://127.0.0.1:4002/apis/ccompat/v7"
+
+
+def test_a_copied_mesh_knows_nothing_of_the_servers_of_the_original(tmp_path: Path) -> None:
+    original, copy = State(tmp_path / "original"), State(tmp_path / "copy")
+    original.write_record("kafka", Record(ports={"client": 4001}, process=Process(17, 1000.0)))
+    shutil.copytree(original.folder, copy.folder)
+    assert copy.records() == {}
+    assert original.record("kafka").process == Process(17, 1000.0)
 
 
 def test_one_process_is_one_pid_and_one_start() -> None:
