@@ -7,10 +7,11 @@ stands in the way of the others. Nothing is fetched from a network: the extensio
 from __future__ import annotations
 
 import importlib.util
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -54,6 +55,7 @@ _CARRIED = frozenset(
 _NESTED = frozenset({"list", "array", "struct", "map"})
 _WRAPPER = "CAST(#"
 _BATCH_ROWS = 10_000
+_INTERRUPT_EACH_S = 0.02
 
 
 class QueryError(UserError):
@@ -82,7 +84,7 @@ class Answer:
 class Duck:
     """A DuckDB session in which every attached product is a view named ``domain.product``. Time zone: UTC.
 
-    Not for several threads. Ctrl-C interrupts a running query.
+    Not for several threads. Leaving the block, by Ctrl-C too, ends a running query.
 
     Args:
         products: the products that the session knows.
@@ -94,6 +96,8 @@ class Duck:
         self._attached: set[ProductName] = set()
         # Queries run on a thread of their own, so that Ctrl-C reaches the main thread while DuckDB works.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="duckdb")
+        self._working = Lock()
+        self._closed = False
         with duck_errors():
             self._connection = duckdb.connect(":memory:", config=_CONFIG)
             for extension in _EXTENSIONS:
@@ -144,9 +148,14 @@ class Duck:
         return Answer(columns, types, self._batches(reader))
 
     def close(self) -> None:
-        """Close the session; closing twice does nothing."""
-        self._worker.shutdown()
+        """Interrupt what still runs and close the session; closing twice does nothing."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        # An interrupt that comes just before a query begins is lost: it is repeated until the worker is through.
+        while not self._working.acquire(timeout=_INTERRUPT_EACH_S):
+            self._connection.interrupt()
+        self._closed = True
         self._connection.close()
+        self._working.release()
 
     def __enter__(self) -> Self:
         return self
@@ -161,13 +170,14 @@ class Duck:
             yield batch
 
     def _run(self, work: Callable[[], T]) -> T:
-        future = self._worker.submit(work)
+        def alone() -> T:
+            with self._working:
+                if self._closed:
+                    raise CancelledError
+                return work()
+
         with duck_errors():
-            try:
-                return future.result()
-            except KeyboardInterrupt:
-                self._connection.interrupt()
-                raise
+            return self._worker.submit(alone).result()
 
 
 def tables_of(mesh: Mesh) -> Duck:

@@ -16,6 +16,9 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+# What Python, Arrow and the engines agree on; a UTC offset can lead out of it.
+_FIRST_US = -62_135_596_800_000_000
+_LAST_US = 253_402_300_799_999_999
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INTEGERS = {"int": 2**31, "long": 2**63}
 # IEEE 754: a double has a significand of 53 bits, a single of 24; the largest finite single.
@@ -207,6 +210,8 @@ def _timestamp(unit_us: int, *, local: bool) -> Convert:
             raise Mismatch("the time has no UTC offset")
         delta = value - _EPOCH
         micros: int = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        if not _FIRST_US <= micros <= _LAST_US:
+            raise Mismatch("the time is not within the years 1 to 9999 of UTC")
         if micros % unit_us:
             raise Mismatch("the time is finer than milliseconds")
         return micros // unit_us

@@ -8,6 +8,7 @@ Source of the rules: Apache Avro specification 1.12, "Schema Declaration" and "L
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +19,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 from headrace.schemas.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 # A name of Confluent's data contracts: a list of tags inline in a field or a type.
@@ -27,6 +28,10 @@ PII_TAG = "PII"
 # Deep enough for any event a person can review; a limit on everything keeps a hostile schema from exhausting the stack.
 MAX_DEPTH = 32
 MAX_SCHEMA_BYTES = 1 << 20
+# References let a short text name a type twice at each level, so that thirty levels are a billion columns.
+MAX_FIELDS = 10_000
+# Avro 1.12 specification, "Names". Paths and columns rely on it: a dot or a bracket in a name would forge a path.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 _MISSING: Any = object()
 
@@ -149,24 +154,32 @@ class AvroSchema:
         """Parse a schema's JSON text.
 
         Raises:
-            SchemaError: if it is no JSON, no valid Avro, no record at the top, recursive, or nested deeper than 32.
+            SchemaError: if it is no JSON, no valid Avro, no record at the top, recursive, nested deeper than 32, or of
+                more than 10,000 fields with all references followed.
         """
         if len(text) > MAX_SCHEMA_BYTES:
             raise SchemaError(f"the schema is larger than {MAX_SCHEMA_BYTES:,} characters", where=where)
         try:
-            document = json.loads(text)
+            document = json.loads(text, parse_constant=_no_constant)
         except json.JSONDecodeError as error:
             place = f"line {error.lineno} column {error.colno}: {error.msg}"
             raise SchemaError(f"this is not JSON: {place}", where=where, hint="a schema is one JSON object") from None
         except RecursionError:
             raise SchemaError(f"nested deeper than {MAX_DEPTH}", where=where) from None
+        except ValueError as error:
+            raise SchemaError(f"this is not JSON: {error}", where=where) from None
         if not isinstance(document, dict) or document.get("type") != "record":
             raise SchemaError("an event's schema is a record", where=where, hint='start with {"type": "record", …}')
         try:
             resolved = _Resolver(where).resolve(document, "", None, ())
+            _refuse_excess(resolved, where)
             fastavro.parse_schema(document)
-        except (SchemaParseException, UnknownType, ValueError, TypeError, KeyError, AttributeError) as error:
+        except RecursionError:
+            raise SchemaError(f"nested deeper than {MAX_DEPTH}", where=where) from None
+        except (SchemaParseException, UnknownType, ValueError) as error:
             raise SchemaError(f"this is not valid Avro: {error}", where=where) from None
+        except (TypeError, KeyError, AttributeError):
+            raise SchemaError("this is not valid Avro: an attribute is of the wrong kind", where=where) from None
         if not isinstance(resolved, Record):
             raise SchemaError("an event's schema is a record", where=where)
         return cls(json.dumps(document, ensure_ascii=False, separators=(",", ":")), resolved)
@@ -200,6 +213,10 @@ class AvroSchema:
         return next((field for found, field in self.walk() if found == path), None)
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
 def _walk(avro_type: AvroType, path: str) -> Iterator[tuple[str, Field]]:
     match avro_type:
         case Record(fields=fields):
@@ -224,6 +241,7 @@ class _Resolver:
     def __init__(self, where: str | None) -> None:
         self._where = where
         self._named: dict[str, AvroType] = {}
+        self._definitions: dict[str, dict[str, Any]] = {}
 
     def resolve(self, node: Any, path: str, namespace: str | None, inside: tuple[str, ...]) -> AvroType:
         """Resolve one node; ``inside`` names the records it stands in, outermost first."""
@@ -239,7 +257,7 @@ class _Resolver:
         if kind in ("record", "error"):
             return self._record(node, path, namespace, inside)
         if kind in ("enum", "fixed"):
-            return self._leaf(node, namespace)
+            return self._leaf(node, path, namespace)
         if kind == "array":
             return Array(self.resolve(node.get("items", _MISSING), f"{path}[]", namespace, inside))
         if kind == "map":
@@ -269,31 +287,56 @@ class _Resolver:
         return self._named[full]
 
     def _record(self, node: dict[str, Any], path: str, namespace: str | None, inside: tuple[str, ...]) -> Record:
-        full = _full_name(str(node.get("name", "")), node.get("namespace", namespace))
-        fields = tuple(
-            self._field(field, path, full.rpartition(".")[0] or None, (*inside, full)) for field in node["fields"]
-        )
+        full = self._defined(node, path, namespace)
+        if not isinstance(node.get("fields"), list):
+            raise SchemaError("a record needs fields", path=path, where=self._where, hint='write "fields": [ … ]')
+        space = full.rpartition(".")[0] or None
+        fields = tuple(self._field(field, path, space, (*inside, full)) for field in node["fields"])
+        names = [field.name for field in fields]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SchemaError(f"the record has the field {twice} twice", path=path, where=self._where)
         record = Record(full, fields, str(node.get("doc", "")))
         self._named[full] = record
         return record
 
+    def _defined(self, node: dict[str, Any], path: str, namespace: str | None) -> str:
+        """Return the full name that a record, an enum or a fixed defines, and remember where it did."""
+        name, space = node.get("name"), node.get("namespace", namespace)
+        if not isinstance(name, str) or not isinstance(space, str | None):
+            raise SchemaError(f"the {node['type']} needs a name", path=path, where=self._where, hint='write "name": …')
+        full = _full_name(name, space)
+        self._check_name(full.rpartition(".")[2], path)
+        self._definitions[full] = node
+        return full
+
+    def _check_name(self, name: str, path: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise SchemaError(
+                f"{name!r} is no name in Avro",
+                path=path,
+                where=self._where,
+                hint="use letters, digits and underscores, and no digit at the start",
+            )
+
     def _field(self, node: Any, path: str, namespace: str | None, inside: tuple[str, ...]) -> Field:
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
             raise SchemaError("a field needs a name", path=path, where=self._where)
+        self._check_name(node["name"], path)
         below = f"{path}.{node['name']}" if path else node["name"]
         return Field(
             name=node["name"],
             type=self.resolve(node.get("type", _MISSING), below, namespace, inside),
             doc=str(node.get("doc", "")),
             aliases=tuple(node.get("aliases", ())),
-            tags=self._tags(node, below),
+            tags=self._tags(node, below, namespace),
             has_default="default" in node,
             default=node.get("default"),
         )
 
-    def _tags(self, node: dict[str, Any], path: str) -> tuple[str, ...]:
+    def _tags(self, node: dict[str, Any], path: str, namespace: str | None) -> tuple[str, ...]:
         own: list[Any] = []
-        for holder in _tag_holders(node):
+        for holder in (node, *self._tag_holders(node.get("type"), namespace)):
             tags = holder.get(TAGS, [])
             if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
                 raise SchemaError(
@@ -302,22 +345,77 @@ class _Resolver:
             own.extend(tags)
         return tuple(own)
 
-    def _leaf(self, node: dict[str, Any], namespace: str | None) -> AvroType:
-        full = _full_name(str(node.get("name", "")), node.get("namespace", namespace))
+    def _tag_holders(self, node: Any, namespace: str | None) -> Iterator[dict[str, Any]]:
+        """Yield what may carry a field's tags besides the field: every type on the way to its innermost values.
+
+        A tag counts in a branch of a union, in an array's items, and in a named type wherever that is referred to:
+        a tag that is overlooked lets a value pass unmasked.
+        """
+        if isinstance(node, str):
+            definition = self._definitions.get(_full_name(node, namespace))
+            if node not in PRIMITIVES and definition is not None:
+                yield definition
+        elif isinstance(node, list):
+            for branch in node:
+                yield from self._tag_holders(branch, namespace)
+        elif isinstance(node, dict):
+            yield node
+            if node.get("type") not in ("record", "error", "enum", "fixed"):
+                for below in ("type", "items", "values"):
+                    yield from self._tag_holders(node.get(below), namespace)
+
+    def _leaf(self, node: dict[str, Any], path: str, namespace: str | None) -> AvroType:
+        full = self._defined(node, path, namespace)
         leaf: AvroType
         if node["type"] == "enum":
-            leaf = Enum(full, tuple(node.get("symbols", ())))
+            symbols = node.get("symbols")
+            if not isinstance(symbols, list) or not symbols:
+                raise SchemaError("an enum needs symbols", path=path, where=self._where, hint='write "symbols": [ … ]')
+            leaf = Enum(full, tuple(symbols))
         else:
-            leaf = Fixed(full, int(node["size"]), *_logical(node, "fixed", int(node["size"])))
+            size = _whole(node, "size", None)
+            leaf = Fixed(full, size, *_logical(node, "fixed", size))
         self._named[full] = leaf
         return leaf
 
 
-def _tag_holders(node: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    """A field's tags may stand in the field, in its type, or in a branch of its union: a tag anywhere counts."""
-    inner = node.get("type")
-    types = inner if isinstance(inner, list) else [inner]
-    return [node, *(candidate for candidate in types if isinstance(candidate, dict))]
+def _refuse_excess(avro_type: AvroType, where: str | None) -> None:
+    """Refuse what references make too large or too deep; each type is measured once, however often it is named."""
+    measured: dict[int, tuple[int, int]] = {}
+
+    def measure(node: AvroType) -> tuple[int, int]:
+        if id(node) not in measured:
+            match node:
+                case Record(fields=fields):
+                    below = [measure(field.type) for field in fields]
+                case Array(items=inner) | Map(values=inner):
+                    below = [measure(inner)]
+                case Union(branches=branches):
+                    below = [measure(branch) for branch in branches]
+                case _:
+                    below = []
+            own = len(below) if isinstance(node, Record) else 0
+            deeper = max((depth for _, depth in below), default=0) + (not isinstance(node, Union))
+            measured[id(node)] = own + sum(count for count, _ in below), deeper
+        return measured[id(node)]
+
+    count, depth = measure(avro_type)
+    # The record at the top and the innermost type stand at no separator of a path.
+    if depth > MAX_DEPTH + 2:
+        raise SchemaError(f"nested deeper than {MAX_DEPTH}", where=where, hint="flatten the event")
+    if count > MAX_FIELDS:
+        raise SchemaError(
+            f"the schema has {count:,} fields where its references are followed, more than {MAX_FIELDS:,}",
+            where=where,
+            hint="refer to large types once, not at every level",
+        )
+
+
+def _whole(node: dict[str, Any], key: str, default: int | None) -> int:
+    value = node.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{key} is a whole number from 0")
+    return value
 
 
 # Logical types by the types that may carry them; a logical type elsewhere is ignored, as the specification demands.
@@ -344,7 +442,7 @@ def _logical(node: dict[str, Any], kind: str, size: int | None) -> tuple[str | N
     if (logical == "uuid" and size not in (None, 16)) or (logical == "duration" and size != 12):
         return None, 0, 0
     if logical == "decimal":
-        return logical, int(node.get("precision", 0)), int(node.get("scale", 0))
+        return logical, _whole(node, "precision", 0), _whole(node, "scale", 0)
     return logical, 0, 0
 
 

@@ -129,13 +129,17 @@ class Registry:
         return registered
 
     def lookup(self, subject: str, schema: AvroSchema) -> RegisteredSchema | None:
-        """Find the version of the subject that is this schema; None if there is none. Registers nothing."""
+        """Find the version of the subject that is this schema; None if there is none. Registers nothing.
+
+        The schema that comes back is as the registry holds it, which may have rewritten its text.
+        """
         self._forget()
         try:
             found = self._ask(lambda: self._client.lookup_schema(subject, Schema(schema.text, "AVRO")))
-        except SchemaRegistryError:
+            held = self.schema(found.schema_id)
+        except (SchemaRegistryError, Refusal):
             return None
-        return RegisteredSchema(found.schema_id, found.version, subject, schema)
+        return RegisteredSchema(found.schema_id, found.version, subject, held)
 
     def schema(self, schema_id: int) -> AvroSchema:
         """Return the schema behind an id that stands in a message.

@@ -19,8 +19,8 @@ array, map, record         list, map, struct
 =========================  ================  =========================================================
 
 Refused: times of day (Spark cannot read a table that has Iceberg's ``time``), nanosecond timestamps (Iceberg format v2
-has none), ``duration``, unions of several branches, ``null`` alone, records without fields, names that differ
-in case only.
+has none), ``duration``, unions of several branches, ``null`` alone, records without fields, ``fixed`` of no bytes or,
+as a decimal, of more than 32, names that differ in case only, defaults that are no value of their field's type.
 Sources: Avro 1.12 "Logical Types", Iceberg table specification "Primitive Types".
 """
 
@@ -33,6 +33,7 @@ import pyarrow as pa
 from pyiceberg import types as ice
 
 from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.defaults import fits_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # Iceberg specification: decimals have a precision of at most 38.
 MAX_DECIMAL_PRECISION = 38
+# 16 bytes hold 38 digits; the decoder's library reads up to 32.
+MAX_DECIMAL_BYTES = 32
 # Reserved by the Iceberg specification or by an engine: Spark refuses a table that has a column of such a name.
 RESERVED_COLUMNS = frozenset({"_file", "_pos", "_deleted", "_spec_id", "_partition", "_row_id"})
 METADATA_COLUMNS: tuple[tuple[str, ice.IcebergType, bool, str], ...] = (
@@ -107,13 +110,24 @@ def _refusals(avro_type: AvroType, path: str) -> Iterator[tuple[str, str, str]]:
                     "a union of several branches has no column type",
                     'use ["null", X], or a record with a field a branch',
                 )
+        case _:
+            yield from _leaf_refusals(avro_type, path)
+
+
+def _leaf_refusals(leaf: Primitive | Fixed | Enum, path: str) -> Iterator[tuple[str, str, str]]:
+    match leaf:
         case Primitive(name="null"):
             yield path, "null alone has no column type", 'use ["null", X]'
         case Primitive(logical=str(logical)) | Fixed(logical=str(logical)) if logical in _REFUSED_LOGICAL:
             yield path, f"{logical} has no column type that all engines read", _REFUSED_LOGICAL[logical]
-        case Primitive(logical="decimal", precision=precision) | Fixed(logical="decimal", precision=precision):
-            if not 1 <= precision <= MAX_DECIMAL_PRECISION:
-                yield path, f"decimal precision {precision}", f"choose a precision from 1 to {MAX_DECIMAL_PRECISION}"
+        case Primitive(logical="decimal", precision=precision) | Fixed(logical="decimal", precision=precision) if not (
+            1 <= precision <= MAX_DECIMAL_PRECISION
+        ):
+            yield path, f"decimal precision {precision}", f"choose a precision from 1 to {MAX_DECIMAL_PRECISION}"
+        case Fixed(logical="decimal", size=size) if size > MAX_DECIMAL_BYTES:
+            yield path, f"a decimal of {size} bytes", f"{MAX_DECIMAL_BYTES} bytes or fewer hold any precision"
+        case Fixed(size=0):
+            yield path, "a fixed of no bytes has no column type", "leave it out"
         case _:
             pass
 
@@ -129,7 +143,10 @@ def _record_refusals(record: Record, path: str) -> Iterator[tuple[str, str, str]
             yield below, f"differs from {twin} in case only", "SQL engines cannot tell them apart: rename one"
         if not path and field.name in RESERVED_COLUMNS | METADATA_NAMES:
             yield below, "this name is reserved for the table's own columns", "rename the field"
-        yield from _refusals(field.type, below)
+        refusals = list(_refusals(field.type, below))
+        yield from refusals
+        if field.has_default and not refusals and not fits_default(field.default, field.type):
+            yield below, "the default is no value of the field's type", "correct it: older events are filled with it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,31 @@
 An Avro object container file holds blocks of records' bodies one after another, so the values of one writer schema,
 each with its 5-byte header as a first field, make a block. Bodies do not delimit themselves: one truncated value
 would shift all that follow. So every value is followed by a sentinel that no producer can foresee, and a block counts
-only if every header and every sentinel is the expected one, each at its row. A block that fails is halved until the
-values that spoil it stand alone.
+only if every header and every sentinel is the expected one, each at its row. A block that fails is halved until it is
+small; then fastavro sorts out what it cannot read, value by value. What both can read and a table cannot hold is
+refused as well (:mod:`headrace.streams.storable`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import struct
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import fastavro
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datafusion import SessionConfig, SessionContext
+
+from headrace.schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from headrace.streams.storable import unstorable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +39,13 @@ MAGIC = 0
 HEADER_BYTES = 5
 _HEADER = struct.Struct(">bI")
 _SENTINEL_BYTES = 8
-_HEADER_FIELD = "headrace_header__"
-_SENTINEL_FIELD = "headrace_sentinel__"
+# Names that no field of an event can have: Avro's names hold no blanks.
+_HEADER_FIELD = "headrace header"
+_SENTINEL_FIELD = "headrace sentinel"
 # Any 16 bytes do: there is one block a file, and it is never searched for.
 _SYNC = b"headrace-block-\n"
+# A block of this size costs fastavro less than DataFusion's set-up costs twice.
+_FEW_ROWS = 256
 # The largest block that the reader hands over.
 MAX_BLOCK_ROWS = 65_536
 # Row i's sentinel, made once: consecutive numbers from a secret start, so that no value can carry its successor's.
@@ -43,6 +53,8 @@ _EXPECTED = np.arange(MAX_BLOCK_ROWS, dtype=np.uint64) + np.frombuffer(os.urando
 _SENTINELS = pa.FixedSizeBinaryArray.from_buffers(
     pa.binary(_SENTINEL_BYTES), MAX_BLOCK_ROWS, [None, pa.py_buffer(_EXPECTED.tobytes())]
 ).cast(pa.binary())
+
+Rows: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,64 +79,93 @@ class Decoder:
     """
 
     def __init__(self, schema: AvroSchema, schema_id: int) -> None:
+        names = (f"T{number}" for number in count())
+        plain = _spelt(schema.record, names)
         self._header = _HEADER.pack(MAGIC, schema_id)
-        self._prefix = _container_prefix(_guarded(schema))
+        self._plain = fastavro.parse_schema(plain)
+        self._prefix = _container_prefix(_guarded(plain, names))
         self._type = self._read(b"", 0).type
 
     def decode(self, values: pa.BinaryArray) -> Decoded:
         """Decode up to :data:`MAX_BLOCK_ROWS` values (header included, no nulls).
 
-        Never raises for what a value holds: values that do not fit the schema to the byte are in ``refused``.
+        Never raises for what a value holds: values that do not fit the schema to the byte, or that no table can hold,
+        are in ``refused``.
         """
         parts: list[pa.StructArray] = []
         refused: list[int] = []
-        pending = [(0, len(values))]
+        pending = [np.arange(len(values))]
         while pending:
-            start, stop = pending.pop()
-            if start == stop:
+            rows = pending.pop()
+            if not len(rows):
                 continue
-            events = self._block(values.slice(start, stop - start))
-            if events is not None:
-                parts.append(events)
-            elif stop - start == 1:
-                refused.append(start)
-            else:
-                middle = (start + stop) // 2
-                pending += [(middle, stop), (start, middle)]
+            events = self._block(values if len(rows) == len(values) else values.take(pa.array(rows)))
+            if events is None:
+                refused += self._split(values, rows, pending)
+                continue
+            spoilt = unstorable(events)
+            refused += rows[spoilt].tolist()
+            kept = np.ones(len(rows), bool)
+            kept[spoilt] = False
+            parts.append(events.filter(pa.array(kept)) if len(spoilt) else events)
         events = pa.concat_arrays(parts) if parts else pa.array([], self._type)
-        return Decoded(events, tuple(refused))
+        return Decoded(events, tuple(sorted(refused)))
+
+    def _split(self, values: pa.BinaryArray, rows: Rows, pending: list[Rows]) -> list[int]:
+        """Put what is left of a block that failed on the stack, first rows on top; return the rows that are refused."""
+        if len(rows) == 1:
+            return [int(rows[0])]
+        if len(rows) <= _FEW_ROWS:
+            readable = np.array([self._readable(values[row].as_py()) for row in rows])
+            if not readable.all():
+                pending.append(rows[readable])
+                return [int(row) for row in rows[~readable]]
+        middle = len(rows) // 2
+        pending += [rows[middle:], rows[:middle]]
+        return []
+
+    def _readable(self, value: bytes) -> bool:
+        """Tell whether fastavro reads the value to its end. Whatever DataFusion reads and a table holds, it reads."""
+        body = io.BytesIO(value)
+        if body.read(HEADER_BYTES) != self._header:
+            return False
+        try:
+            fastavro.schemaless_reader(body, self._plain, None)
+        except Exception:  # noqa: BLE001 - fastavro raises all kinds of errors for bytes that do not fit
+            return False
+        return body.tell() == len(value)
 
     def _block(self, values: pa.BinaryArray) -> pa.StructArray | None:
         """Decode values as one block; None if any of them spoils it."""
-        count = len(values)
-        joined = pc.binary_join_element_wise(values, _SENTINELS.slice(0, count), b"")
+        rows = len(values)
+        joined = pc.binary_join_element_wise(values, _SENTINELS.slice(0, rows), b"")
         first = joined.offset
-        offsets = np.frombuffer(joined.buffers()[1], np.int32)[first : first + count + 1]
+        offsets = np.frombuffer(joined.buffers()[1], np.int32)[first : first + rows + 1]
         body = memoryview(joined.buffers()[2])[offsets[0] : offsets[-1]]
         try:
-            batch = self._read(body, count)
+            batch = self._read(body, rows)
         except Exception:  # noqa: BLE001 - DataFusion raises bare Exception for whatever the bytes spoil
             return None
-        return batch if self._holds(batch, count) else None
+        return batch if self._holds(batch, rows) else None
 
-    def _holds(self, batch: pa.StructArray, count: int) -> bool:
-        if len(batch) != count:
+    def _holds(self, batch: pa.StructArray, rows: int) -> bool:
+        if len(batch) != rows:
             return False
         headers = _fixed_bytes(batch.field(0))
         sentinels = _fixed_bytes(batch.field(batch.type.num_fields - 1))
         expected = np.frombuffer(self._header, np.uint8)
         return bool(
-            (headers.reshape(count, HEADER_BYTES) == expected).all()
-            and (sentinels.view(np.uint64) == _EXPECTED[:count]).all()
+            (headers.reshape(rows, HEADER_BYTES) == expected).all()
+            and (sentinels.view(np.uint64) == _EXPECTED[:rows]).all()
         )
 
-    def _read(self, body: bytes | memoryview, count: int) -> pa.StructArray:
-        block = [_long(count), _long(len(body)), body, _SYNC] if count else []
+    def _read(self, body: bytes | memoryview, rows: int) -> pa.StructArray:
+        block = [_long(rows), _long(len(body)), body, _SYNC] if rows else []
         with _as_file([self._prefix, *block]) as path:
-            # A context a block, because a context remembers what it knows of a path. A batch of exactly `count` rows
+            # A context a block, because a context remembers what it knows of a path. A batch of exactly `rows` rows
             # and the limit, because DataFusion's Avro reader never ends on a block with bytes behind its last row.
-            settings = SessionConfig().with_batch_size(max(count, 1)).with_target_partitions(1)
-            table = SessionContext(settings).read_avro(path, file_extension="").limit(count).to_arrow_table()
+            settings = SessionConfig().with_batch_size(max(rows, 1)).with_target_partitions(1)
+            table = SessionContext(settings).read_avro(path, file_extension="").limit(rows).to_arrow_table()
         return table.combine_chunks().to_struct_array().combine_chunks()
 
 
@@ -134,15 +175,41 @@ def _fixed_bytes(array: pa.FixedSizeBinaryArray) -> np.ndarray[Any, np.dtype[np.
     return flat[array.offset * width : (array.offset + len(array)) * width]
 
 
-def _guarded(schema: AvroSchema) -> bytes:
-    document = dict(schema.document)
-    header = {"name": _HEADER_FIELD, "type": {"type": "fixed", "name": "headrace.Header__", "size": HEADER_BYTES}}
-    sentinel = {
-        "name": _SENTINEL_FIELD,
-        "type": {"type": "fixed", "name": "headrace.Sentinel__", "size": _SENTINEL_BYTES},
-    }
-    document["fields"] = [header, *document["fields"], sentinel]
-    return json.dumps(document).encode()
+def _guarded(plain: dict[str, Any], names: Iterator[str]) -> bytes:
+    header = {"name": _HEADER_FIELD, "type": {"type": "fixed", "name": next(names), "size": HEADER_BYTES}}
+    sentinel = {"name": _SENTINEL_FIELD, "type": {"type": "fixed", "name": next(names), "size": _SENTINEL_BYTES}}
+    return json.dumps({**plain, "fields": [header, *plain["fields"], sentinel]}).encode()
+
+
+def _spelt(avro_type: AvroType, names: Iterator[str]) -> Any:
+    """Spell a resolved type out in the plainest JSON: only what the bytes depend on, each named type by a fresh name.
+
+    DataFusion resolves namespaces differently and trips over a logical type on a type that does not carry it, which
+    the specification has readers ignore; here there is nothing left to resolve or to ignore.
+    """
+    match avro_type:
+        case Record(fields=fields):
+            members = [{"name": field.name, "type": _spelt(field.type, names)} for field in fields]
+            return {"type": "record", "name": next(names), "fields": members}
+        case Array(items=items):
+            return {"type": "array", "items": _spelt(items, names)}
+        case Map(values=values):
+            return {"type": "map", "values": _spelt(values, names)}
+        case Union(branches=branches):
+            return [_spelt(branch, names) for branch in branches]
+        case Enum(symbols=symbols):
+            return {"type": "enum", "name": next(names), "symbols": symbols}
+        case Fixed():
+            return {"type": "fixed", "name": next(names), "size": avro_type.size, **_logical(avro_type)}
+        case Primitive():
+            # A null that is not spelt plainly makes DataFusion read an optional field as a union of two branches.
+            return {"type": avro_type.name, **_logical(avro_type)} if avro_type.logical else avro_type.name
+
+
+def _logical(avro_type: Primitive | Fixed) -> dict[str, Any]:
+    if avro_type.logical == "decimal":
+        return {"logicalType": "decimal", "precision": avro_type.precision, "scale": avro_type.scale}
+    return {"logicalType": avro_type.logical} if avro_type.logical else {}
 
 
 def _container_prefix(schema: bytes) -> bytes:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from headrace.streams.decode import HEADER_BYTES, MAGIC, MAX_BLOCK_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -58,6 +58,17 @@ class Messages:
     timestamps_ms: Longs
     keys: pa.BinaryArray
     values: pa.BinaryArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[Messages]) -> Messages:
+        """Return several runs of messages, at least one, as one."""
+        return cls(
+            partitions=np.concatenate([part.partitions for part in parts]),
+            offsets=np.concatenate([part.offsets for part in parts]),
+            timestamps_ms=np.concatenate([part.timestamps_ms for part in parts]),
+            keys=pa.concat_arrays([part.keys for part in parts]),
+            values=pa.concat_arrays([part.values for part in parts]),
+        )
 
 
 def frames_of(messages: Messages) -> Iterator[Frame]:

@@ -28,6 +28,7 @@ CONTACT = {
     "fields": [{"name": "email", "type": "string"}, {"name": "phone", "type": ["null", "string"], "default": None}],
 }
 SECRET = "anna.secret@example.org"
+BEFORE_ALL = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
 NOON = datetime(2013, 1, 31, 12, tzinfo=UTC)
 
 
@@ -96,6 +97,8 @@ ACCEPTED: list[tuple[Any, Any, Any]] = [
     (FIXED_UUID, AN_ID, AN_ID.bytes),
     (logical("int", "date"), date(1929, 2, 28), date(1929, 2, 28)),
     (logical("long", "timestamp-micros"), NOON.replace(microsecond=1), NOON.replace(microsecond=1)),
+    (logical("long", "timestamp-micros"), datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)),
+    (logical("long", "timestamp-micros"), datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
     (logical("long", "timestamp-millis"), datetime(1900, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, tzinfo=UTC)),
     (logical("long", "timestamp-millis"), NOON.astimezone(timezone(timedelta(hours=5))), NOON),
     (logical("long", "local-timestamp-micros"), datetime(2013, 1, 31, 12), datetime(2013, 1, 31, 12)),  # noqa: DTZ001
@@ -132,6 +135,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (logical("int", "date"), NOON, "expected a date, found datetime"),
     (logical("long", "timestamp-millis"), NOON.replace(tzinfo=None), "the time has no UTC offset"),
     (logical("long", "timestamp-millis"), NOON.replace(microsecond=1), "the time is finer than milliseconds"),
+    (logical("long", "timestamp-micros"), BEFORE_ALL, "the time is not within the years 1 to 9999 of UTC"),
     (logical("long", "timestamp-millis"), 1, "expected a datetime, found int"),
     (logical("long", "local-timestamp-micros"), NOON, "the time has a UTC offset, and the type is a local time"),
     ({"type": "array", "items": "int"}, "12", "expected an array, found str"),
