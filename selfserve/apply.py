@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.producers.positions import positions_topic
 from headrace.schemas.catalog import open_catalog
 from headrace.schemas.errors import NotApplied
+from headrace.schemas.policy import masks_over
 from headrace.schemas.registry import Registry
+from headrace.sinks.evolution import follow, followed_version
 from headrace.sinks.tables import ensure_table, load_table
 from headrace.streams.admin import Admin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pyiceberg.catalog import Catalog
 
     from headrace.schemas.mesh import Mesh
+    from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
+    from headrace.schemas.registry import RegisteredSchema
 
 # A dead letter waits for a person: three months outlast any absence.
 DEAD_LETTER_RETENTION_MS = 90 * 24 * 3_600_000
@@ -65,16 +71,10 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
     with Registry(environment.registry_config()) as registry:
         for product in mesh.products:
             _apply_subject(product, registry, run)
-    for domain in mesh.domains.values():
-        catalog = open_catalog(environment, domain)
-        for product in domain.products.values():
-            try:
-                load_table(catalog, product)
-            except NotApplied:
-                ensure_table(catalog, product)
-                run.note(f"table {product.name}", made=True)
-            else:
-                run.note(f"table {product.name}", made=False)
+        for domain in mesh.domains.values():
+            catalog = open_catalog(environment, domain)
+            for product in domain.products.values():
+                _apply_table(catalog, product, mesh.policy, registry.versions(product.subject), run)
     return run.applied()
 
 
@@ -139,3 +139,19 @@ def _apply_subject(product: Product, registry: Registry, run: _Run) -> None:
     there = registry.lookup(product.subject, product.schema)
     registered = there or registry.register(product.subject, product.schema)
     run.note(f"version {registered.version} of subject {product.subject}", made=there is None)
+
+
+def _apply_table(
+    catalog: Catalog, product: Product, policy: PiiPolicy, versions: Sequence[RegisteredSchema], run: _Run
+) -> None:
+    """Make the table, or have it follow the subject's versions: the very commit that a sink would make later."""
+    try:
+        before = followed_version(load_table(catalog, product))
+        made = False
+    except NotApplied:
+        before = followed_version(ensure_table(catalog, product))
+        made = True
+    masks = masks_over(product.masks, policy, [version.schema for version in versions])
+    after = followed_version(follow(catalog, replace(product, masks=masks), versions))
+    moved = f" (version {after})" if after != before and not made else ""
+    run.note(f"table {product.name}{moved}", made=made or bool(moved))

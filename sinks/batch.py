@@ -92,6 +92,8 @@ class Batch:
             Bug: if the frame does not lie behind what was read before it.
         """
         first, last = int(frame.offsets[0]), int(frame.offsets[-1])
+        if frame.partition not in self.positions:
+            raise Bug(f"a message of partition {frame.partition}, which is not this worker's")
         if first < self.positions[frame.partition]:
             raise Bug(f"partition {frame.partition} went back from {self.positions[frame.partition]} to {first}")
         self._move(frame.partition, last + 1, now_s)

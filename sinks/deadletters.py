@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A broker that takes longer is down for a batch's purposes; the batch waits and the letters are sent again.
 _FLUSH_TIMEOUT_S = 30.0
+# The highest value that the client allows.
+_MESSAGE_MAX_BYTES = 1_000_000_000
 
 
 class DeadLetters:
@@ -33,7 +35,13 @@ class DeadLetters:
         self._product = product
         self._problems = Problems()
         self._producer = open_producer(
-            producer_config(config, self._problems, message_timeout_ms=int(_FLUSH_TIMEOUT_S * 1_000))
+            producer_config(
+                config,
+                self._problems,
+                message_timeout_ms=int(_FLUSH_TIMEOUT_S * 1_000),
+                # The client's own limit must not refuse what the source topic took; the dead-letter topic's takes it.
+                message_max_bytes=_MESSAGE_MAX_BYTES,
+            )
         )
         self._failure: KafkaError | None = None
 

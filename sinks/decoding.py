@@ -9,8 +9,8 @@ import numpy as np
 
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError
 from headrace.schemas.masking import Masker
-from headrace.schemas.masks import Mask, fits
-from headrace.schemas.types import masked_leaf, unsupported
+from headrace.schemas.policy import masks_over
+from headrace.schemas.types import unsupported
 from headrace.sinks.batch import Chunk, Letter
 from headrace.sinks.evolution import follow, version_of
 from headrace.sinks.files import Shape
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pyiceberg.catalog import Catalog
 
-    from headrace.schemas.avro import AvroSchema
     from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
     from headrace.schemas.registry import RegisteredSchema, Registry
@@ -110,28 +109,12 @@ class Decoding:
 
     def _shaped(self, versions: Sequence[RegisteredSchema]) -> Shape:
         """Return the shape of rows; a field is masked if the contract or *any* version of the subject tags it."""
-        masks = masks_over(self._product, self._policy, [version.schema for version in versions])
+        masks = masks_over(self._product.masks, self._policy, [version.schema for version in versions])
         reader = versions[-1].schema if versions else self._product.schema
         key_masked = any(path in masks for path in self._product.contract.key)
         return Shape(
             replace(self._product, masks=masks), reader.record, Masker(masks, self._hmac_key), key_masked=key_masked
         )
-
-
-def masks_over(product: Product, policy: PiiPolicy, schemas: Sequence[AvroSchema]) -> dict[str, Mask]:
-    """Return the masks by field path over versions of a subject: the product's own, and the policy's for other fields.
-
-    A policy's mask that does not fit the type of the field gives way to ``replace-with-null``, never to none.
-    """
-    masks = dict(product.masks)
-    for schema in schemas:
-        for path, category in schema.pii.items():
-            field = schema.at(path)
-            if path in masks or field is None:
-                continue
-            mask = policy.mask_of(category)
-            masks[path] = mask if fits(mask, masked_leaf(field.type)) else Mask.REPLACE_WITH_NULL
-    return masks
 
 
 def _not_carried(product: Product, error: SchemaError) -> ProductStopped:

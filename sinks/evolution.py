@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import CommitFailedException
@@ -42,7 +43,8 @@ def version_of(registry: Registry, product: Product, schema_id: int) -> Register
     for registered in registry.versions(product.subject):
         if registered.id == schema_id:
             return registered
-    registry.schema(schema_id)
+    with suppress(SchemaError):
+        registry.schema(schema_id)
     raise Refusal("foreign-schema", f"schema id {schema_id} is no version of {product.subject}")
 
 

@@ -40,6 +40,8 @@ REVOKE_S = 5.0
 STOP_S = 10.0
 # How often a sink that waits for others' partitions looks into the table.
 LOOK_S = 0.5
+# How often it is said that the broker is out of reach, while it is.
+TELL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Session:
         self._landing: Future[Landed] | None = None
         self._abandon = Event()
         self._look_s = 0.0
+        self._tell_s = 0.0
         self._landing_since_s = 0.0
         self._pipeline = ThreadPoolExecutor(1, thread_name_prefix=f"land-{works.product.name}")
         self._reader = open_reader(self)
@@ -148,6 +151,9 @@ class Session:
             self._batch.add(frame, self._pipeline.submit(self._decode, frame), now_s)
         for partition, position in polled.ends.items():
             self._batch.end_of_partition(partition, position, now_s)
+        if polled.trouble is not None and now_s >= self._tell_s:
+            self._tell_s = now_s + TELL_S
+            self._works.patience.report(polled.trouble)
 
     def _due(self, targets: Mapping[int, int] | None) -> bool:
         if self._batch.due(self._works.limits, time.monotonic()):

@@ -30,7 +30,7 @@ from headrace.schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, 
 from headrace.streams.storable import unstorable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from headrace.schemas.avro import AvroSchema
 
@@ -79,11 +79,9 @@ class Decoder:
     """
 
     def __init__(self, schema: AvroSchema, schema_id: int) -> None:
-        names = (f"T{number}" for number in count())
-        plain = _spelt(schema.record, names)
         self._header = _HEADER.pack(MAGIC, schema_id)
-        self._plain = fastavro.parse_schema(plain)
-        self._prefix = _container_prefix(_guarded(plain, names))
+        self._plain = fastavro.parse_schema(_spelt(schema.record, _names(), _checked))
+        self._prefix = _container_prefix(_guarded(schema))
         self._type = self._read(b"", 0).type
 
     def decode(self, values: pa.BinaryArray) -> Decoded:
@@ -125,7 +123,7 @@ class Decoder:
         return []
 
     def _readable(self, value: bytes) -> bool:
-        """Tell whether fastavro reads the value to its end. Whatever DataFusion reads and a table holds, it reads."""
+        """Tell whether fastavro reads the value to its end. Whatever DataFusion reads, it reads."""
         body = io.BytesIO(value)
         if body.read(HEADER_BYTES) != self._header:
             return False
@@ -175,13 +173,19 @@ def _fixed_bytes(array: pa.FixedSizeBinaryArray) -> np.ndarray[Any, np.dtype[np.
     return flat[array.offset * width : (array.offset + len(array)) * width]
 
 
-def _guarded(plain: dict[str, Any], names: Iterator[str]) -> bytes:
+def _guarded(schema: AvroSchema) -> bytes:
+    names = _names()
+    plain = _spelt(schema.record, names, _logical)
     header = {"name": _HEADER_FIELD, "type": {"type": "fixed", "name": next(names), "size": HEADER_BYTES}}
     sentinel = {"name": _SENTINEL_FIELD, "type": {"type": "fixed", "name": next(names), "size": _SENTINEL_BYTES}}
     return json.dumps({**plain, "fields": [header, *plain["fields"], sentinel]}).encode()
 
 
-def _spelt(avro_type: AvroType, names: Iterator[str]) -> Any:
+def _names() -> Iterator[str]:
+    return (f"T{number}" for number in count())
+
+
+def _spelt(avro_type: AvroType, names: Iterator[str], logical: Callable[[Primitive | Fixed], dict[str, Any]]) -> Any:
     """Spell a resolved type out in the plainest JSON: only what the bytes depend on, each named type by a fresh name.
 
     DataFusion resolves namespaces differently and trips over a logical type on a type that does not carry it, which
@@ -189,27 +193,33 @@ def _spelt(avro_type: AvroType, names: Iterator[str]) -> Any:
     """
     match avro_type:
         case Record(fields=fields):
-            members = [{"name": field.name, "type": _spelt(field.type, names)} for field in fields]
+            members = [{"name": field.name, "type": _spelt(field.type, names, logical)} for field in fields]
             return {"type": "record", "name": next(names), "fields": members}
         case Array(items=items):
-            return {"type": "array", "items": _spelt(items, names)}
+            return {"type": "array", "items": _spelt(items, names, logical)}
         case Map(values=values):
-            return {"type": "map", "values": _spelt(values, names)}
+            return {"type": "map", "values": _spelt(values, names, logical)}
         case Union(branches=branches):
-            return [_spelt(branch, names) for branch in branches]
+            return [_spelt(branch, names, logical) for branch in branches]
         case Enum(symbols=symbols):
             return {"type": "enum", "name": next(names), "symbols": symbols}
         case Fixed():
-            return {"type": "fixed", "name": next(names), "size": avro_type.size, **_logical(avro_type)}
+            return {"type": "fixed", "name": next(names), "size": avro_type.size, **logical(avro_type)}
         case Primitive():
             # A null that is not spelt plainly makes DataFusion read an optional field as a union of two branches.
-            return {"type": avro_type.name, **_logical(avro_type)} if avro_type.logical else avro_type.name
+            own = logical(avro_type)
+            return {"type": avro_type.name, **own} if own else avro_type.name
 
 
 def _logical(avro_type: Primitive | Fixed) -> dict[str, Any]:
     if avro_type.logical == "decimal":
         return {"logicalType": "decimal", "precision": avro_type.precision, "scale": avro_type.scale}
     return {"logicalType": avro_type.logical} if avro_type.logical else {}
+
+
+def _checked(avro_type: Primitive | Fixed) -> dict[str, Any]:
+    # What fastavro has to check. Dates and times it need not; a decimal of 1 MB would keep it busy for minutes.
+    return {"logicalType": "uuid"} if avro_type == Primitive("string", "uuid") else {}
 
 
 def _container_prefix(schema: bytes) -> bytes:

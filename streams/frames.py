@@ -15,7 +15,7 @@ import pyarrow as pa
 from headrace.streams.decode import HEADER_BYTES, MAGIC, MAX_BLOCK_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -68,6 +68,17 @@ class Messages:
             timestamps_ms=np.concatenate([part.timestamps_ms for part in parts]),
             keys=pa.concat_arrays([part.keys for part in parts]),
             values=pa.concat_arrays([part.values for part in parts]),
+        )
+
+    def without(self, partitions: Collection[int]) -> Messages:
+        """Return the messages of all other partitions."""
+        kept = ~np.isin(self.partitions, list(partitions))
+        return Messages(
+            partitions=self.partitions[kept],
+            offsets=self.offsets[kept],
+            timestamps_ms=self.timestamps_ms[kept],
+            keys=self.keys.filter(pa.array(kept)),
+            values=self.values.filter(pa.array(kept)),
         )
 
 

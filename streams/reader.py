@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from headrace.schemas.errors import Bug, Unavailable
+from headrace.schemas.errors import Bug, SettingsError, Unavailable
 from headrace.streams.decode import MAX_BLOCK_ROWS
 from headrace.streams.frames import Frame, Messages, frames_of
 from headrace.streams.kafka import Problems, client_config, kafka_error, open_consumer
@@ -34,8 +34,8 @@ _DEFAULTS: Mapping[str, str] = {
     "heartbeat.interval.ms": "2000",
     # Between two polls: longer than any batch's conversion, during which partitions are paused and polled all the same.
     "max.poll.interval.ms": "300000",
-    # What is fetched ahead is bounded by its bytes alone. By default librdkafka also stops at 100,000 messages, and then
-    # asks for no more for a whole second: a reader that takes 65,000 at a time would stand still most of it.
+    # What is fetched ahead is bounded by its bytes alone. By default librdkafka also stops at 100,000 messages, and
+    # then asks for no more for a whole second: a reader that takes 65,000 at a time would stand still most of it.
     "queued.max.messages.kbytes": "65536",
     "queued.min.messages": "10000000",
     "fetch.queue.backoff.ms": "10",
@@ -49,10 +49,12 @@ class Polled:
     Attributes:
         frames: messages, in the order of their offsets within each partition.
         ends: partitions whose end was reached, with the position behind the last record, control records included.
+        trouble: why nothing came, if the broker was out of reach meanwhile. The reader goes on by itself.
     """
 
     frames: Sequence[Frame] = ()
     ends: Mapping[int, int] = field(default_factory=dict)
+    trouble: Unavailable | None = None
 
 
 class Rebalance(Protocol):
@@ -110,6 +112,7 @@ class KafkaReader:
         self._rebalance = rebalance
         self._problems = Problems()
         self._paused = False
+        self._given_up: set[int] = set()
         self._failure: Exception | None = None
         self._consumer = open_consumer(
             client_config(
@@ -141,6 +144,11 @@ class KafkaReader:
         ends: dict[int, int] = {}
         for _ in range(_POLL_ROWS // _CONSUME_ROWS):
             some = self._consume(max(deadline - time.monotonic(), 0.0))
+            if self._given_up:
+                # Taken away in this very call: what was read of them before belongs to their next owner.
+                parts = [part.without(self._given_up) for part in parts]
+                ends = {partition: end for partition, end in ends.items() if partition not in self._given_up}
+                self._given_up.clear()
             full = len(some) == _CONSUME_ROWS
             if any(map(Message.error, some)):
                 ends |= self._ends(message for message in some if message.error() is not None)
@@ -149,7 +157,9 @@ class KafkaReader:
                 parts.append(_columns(some))
             if not full:
                 break
-        return Polled(tuple(frames_of(Messages.joined(parts))) if parts else (), ends)
+        if parts:
+            self._problems.last = None
+        return Polled(tuple(frames_of(Messages.joined(parts))) if parts else (), ends, self._trouble())
 
     def pause(self) -> None:
         """See :meth:`Reader.pause`."""
@@ -184,6 +194,14 @@ class KafkaReader:
             failure, self._failure = self._failure, None
             raise failure
         return some
+
+    def _trouble(self) -> Unavailable | None:
+        problem, self._problems.last = self._problems.last, None
+        mapped = kafka_error(problem, where=self._topic) if problem is not None else None
+        if isinstance(mapped, SettingsError):
+            # A wrong password never fails a poll: librdkafka goes on trying.
+            raise mapped
+        return mapped if isinstance(mapped, Unavailable) else None
 
     def _ends(self, messages: Iterable[Message]) -> dict[int, int]:
         ends: dict[int, int] = {}
@@ -224,6 +242,7 @@ class KafkaReader:
             self._rebalance.revoked([place.partition for place in partitions], lost=lost)
         except Exception as error:  # noqa: BLE001 - carried over librdkafka's callback and raised from poll
             self._failure = error
+        self._given_up |= {place.partition for place in partitions}
         consumer.incremental_unassign(partitions)
 
 

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, Producer
 
 from headrace.schemas.registry import Registry
 from headrace.selfserve.stack.embedded import embedded_stack
-from tests.support.meshes import ORDERS, Cluster, encoded
+from tests.support.meshes import ORDERS, Cluster, encoded, write_mesh
 
 EVENT = {
     "type": "record",
@@ -37,6 +37,8 @@ EVENT = {
         {"name": "note", "type": ["null", "string"], "default": None},
     ],
 }
+# The embedded environment's.
+COMMIT_INTERVAL_S = 1.0
 
 
 def fill(cluster: Cluster, root: Path, prefix: str, count: int) -> None:
@@ -115,7 +117,7 @@ print(time.perf_counter() - began, sum(rows), len(rows))
 
 def sink(cluster: Cluster, root: Path, prefix: str, count: int) -> tuple[float, float, float]:
     """Return the seconds from start to caught up, the CPU seconds and the peak memory in MB of a sink's process."""
-    cluster.mesh(root, prefix=prefix, schemas={ORDERS: EVENT})
+    write_mesh(root, cluster.endpoints, prefix, {ORDERS: EVENT}, COMMIT_INTERVAL_S)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", SINK, str(root)], check=True, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -54,7 +54,13 @@ class Cluster:
         return mesh
 
 
-def write_mesh(root: Path, endpoints: Endpoints, prefix: str, schemas: Mapping[str, Mapping[str, Any]]) -> None:
+def write_mesh(
+    root: Path,
+    endpoints: Endpoints,
+    prefix: str,
+    schemas: Mapping[str, Mapping[str, Any]],
+    commit_interval_s: float = 0.2,
+) -> None:
     """Write a mesh's files. A file that is there already is replaced."""
     tables = root / "tables"
     write(
@@ -65,7 +71,7 @@ def write_mesh(root: Path, endpoints: Endpoints, prefix: str, schemas: Mapping[s
           cluster:
             stack: external
             topic_prefix: {prefix}
-            sink: {{commit_interval_s: 0.2}}
+            sink: {{commit_interval_s: {commit_interval_s}}}
             kafka: {{bootstrap.servers: "{endpoints.bootstrap_servers}", session.timeout.ms: 6000}}
             registry: {{url: "{endpoints.registry_url}"}}
             masking: {{hmac_key: "${{file:hmac.key}}"}}

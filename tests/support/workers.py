@@ -80,7 +80,7 @@ class Log:
     def value(self, schema: AvroSchema, partition: int, offset: int) -> bytes:
         """Return the message."""
         good = encoded(schema, SCHEMA_ID, order(partition * 1000 + offset))
-        return good[:-1] + b"\x07" if self.poison(offset) else good
+        return good[:-1] if self.poison(offset) else good
 
     def chunk(self, decoder: Decoder, partition: int, start: int, end: int) -> Chunk:
         """Return a run of messages, decoded."""

@@ -1,4 +1,4 @@
-"""The vectorised decoder against fastavro: the same values accepted, the same values refused, whatever the bytes are."""
+"""The vectorised decoder against fastavro: the same values accepted, the same refused, whatever the bytes are."""
 
 from __future__ import annotations
 
