@@ -40,7 +40,7 @@ format: $(VENV)/.test ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.test ## measure the sink beside a bare consume loop
-	@$(BIN)/python tests/bench/drain.py
+	@PYTHONPATH=. $(BIN)/python tests/bench/drain.py
 
 clean: ## remove the virtual environment; meshes and the download cache stay
 	rm -rf $(VENV)

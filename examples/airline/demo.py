@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import source
 import structlog
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +29,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+import source
 from headrace.governance.duck import tables_of
 from headrace.governance.verify import verify
 from headrace.producers.resumable import publish_all

@@ -109,8 +109,9 @@ from headrace.sinks.serve import serve
 mesh = load_mesh(Path(sys.argv[1]), environment="cluster")
 apply(mesh, lambda _: None)
 rows = []
+count = lambda _, landed: rows.append(landed.rows)
 began = time.perf_counter()
-assert serve(mesh, [], until_caught_up=True, stop=threading.Event(), on_landed=lambda _, landed: rows.append(landed.rows))
+assert serve(mesh, [], until_caught_up=True, stop=threading.Event(), on_landed=count)
 print(time.perf_counter() - began, sum(rows), len(rows))
 """
 

@@ -148,8 +148,8 @@ def send(mesh: Mesh, topic: str, messages: Iterable[tuple[str | None, bytes | No
                     topic,
                     value,
                     key,
+                    partition,
                     on_delivery=lambda error, _: failures.append(error) if error else None,
-                    **({"partition": partition} if partition >= 0 else {}),
                 )
                 break
             except BufferError:
