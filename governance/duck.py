@@ -18,7 +18,7 @@ import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
 from headrace.schemas.catalog import catalog_errors, identifier_of, open_catalog
-from headrace.schemas.errors import Bug, SettingsError, Unavailable, UserError
+from headrace.schemas.errors import Bug, NoSuchName, QueryError, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -56,14 +56,6 @@ _NESTED = frozenset({"list", "array", "struct", "map"})
 _WRAPPER = "CAST(#"
 _BATCH_ROWS = 10_000
 _INTERRUPT_EACH_S = 0.02
-
-
-class QueryError(UserError):
-    """A query that DuckDB refuses: the text is DuckDB's own, with its position marks."""
-
-
-class NoSuchName(QueryError):
-    """A query that names a table, column or function that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +200,10 @@ def duck_errors() -> Iterator[None]:
         yield
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         raise NoSuchName(_message(error)) from None
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-        raise Unavailable(_message(error), hint="see the message of DuckDB above") from None
+    except duckdb.OutOfMemoryException as error:
+        raise Unavailable(_message(error), hint="ask for less at once, or free memory") from None
+    except duckdb.IOException as error:
+        raise Unavailable(_message(error), hint="see that the file is there and may be read, then ask again") from None
     except (duckdb.InternalException, duckdb.FatalException) as error:
         raise Bug(_message(error)) from error
     except duckdb.Error as error:

@@ -250,7 +250,7 @@ class _Resolver:
         if isinstance(node, str):
             return self._reference(node, path, namespace, inside)
         if isinstance(node, list):
-            return Union(tuple(self.resolve(branch, path, namespace, inside) for branch in node))
+            return self._union(node, path, namespace, inside)
         if not isinstance(node, dict) or "type" not in node:
             raise SchemaError("a type is missing here", path=path, where=self._where, hint='write "type": …')
         kind = node["type"]
@@ -265,6 +265,11 @@ class _Resolver:
         if isinstance(kind, str) and kind in PRIMITIVES:
             return Primitive(kind, *_logical(node, kind, None))
         return self.resolve(kind, path, namespace, inside)
+
+    def _union(self, node: list[Any], path: str, namespace: str | None, inside: tuple[str, ...]) -> Union:
+        if any(isinstance(branch, list) for branch in node):
+            raise SchemaError("a union stands in a union", path=path, where=self._where, hint="make them one")
+        return Union(tuple(self.resolve(branch, path, namespace, inside) for branch in node))
 
     def _reference(self, name: str, path: str, namespace: str | None, inside: tuple[str, ...]) -> AvroType:
         if name in PRIMITIVES:

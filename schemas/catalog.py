@@ -16,11 +16,12 @@ from pyiceberg.exceptions import (
     OAuthError,
     RESTError,
     UnauthorizedError,
+    ValidationError,
 )
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from headrace.schemas.errors import HeadraceError, NotApplied, SettingsError, Unavailable
+from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +75,7 @@ def catalog_errors(where: str) -> Iterator[None]:
     Raises:
         NotApplied: the namespace or table is not there.
         SettingsError: the catalog refuses the credentials or the request.
+        ProductStopped: the table's metadata is damaged.
         Unavailable: anything that may pass: no answer, an error of the server, a full disk.
     """
     try:
@@ -82,6 +84,11 @@ def catalog_errors(where: str) -> Iterator[None]:
         raise
     except (NoSuchTableError, NoSuchNamespaceError):
         raise NotApplied("the table does not exist", where=where, hint="run `headrace apply`") from None
+    except ValidationError:
+        # pydantic's text would show the file's content.
+        raise ProductStopped(
+            "the table's metadata file is damaged", where=where, hint="restore it, or roll the table back"
+        ) from None
     except (UnauthorizedError, ForbiddenError, OAuthError, AuthorizationExpiredError) as error:
         raise SettingsError(
             f"the catalog refuses these credentials ({type(error).__name__})",

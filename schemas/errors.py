@@ -8,13 +8,17 @@
     │   ├── SchemaError      an Avro schema that does not parse or that headrace cannot carry
     │   ├── SettingsError    an environment, a secret, a file that settings name
     │   ├── EventError       an event that its contract refuses (names the field, never the value)
-    │   └── NotApplied       the mesh's files promise what was never applied
+    │   ├── NotApplied       the mesh's files promise what was never applied
+    │   └── QueryError       a query that DuckDB refuses
+    │       └── NoSuchName   … because it does not know a name in it
     ├── Refusal              one record cannot become a row: it goes to the dead-letter topic
     ├── Stale                another worker has taken over: drop the batch, read the ledger again
     ├── Unavailable          a server or a disk does not answer: wait and try again
-    ├── UnknownOutcome       a request was sent and nothing certain came back: ask before acting
     ├── ProductStopped       only an operator can decide how this product goes on
     └── Bug                  an invariant of headrace does not hold
+
+An unknown outcome (a commit was sent and nothing certain came back) is no error of its own: whoever sent it asks, as
+``sinks.landing`` does, and raises what the answer says.
 
 Foreign exceptions are mapped to this tree at one seam for each library: ``schemas.registry`` (schema registry),
 ``schemas.catalog`` (Iceberg catalog and storage), ``streams.kafka`` (confluent-kafka), ``governance.duck`` (DuckDB).
@@ -106,6 +110,14 @@ class NotApplied(UserError):
     """A topic, subject or table that the contract promises does not exist yet: ``headrace apply`` makes it."""
 
 
+class QueryError(UserError):
+    """A query that DuckDB refuses: the text is DuckDB's own, with its position marks."""
+
+
+class NoSuchName(QueryError):
+    """A query that names a table, column or function that is not there."""
+
+
 class Refusal(HeadraceError):
     """One record that cannot become a row.
 
@@ -130,10 +142,6 @@ class Stale(HeadraceError):
 
 class Unavailable(HeadraceError):
     """A server or a disk does not answer now. Nothing was decided; the same call may be made again."""
-
-
-class UnknownOutcome(HeadraceError):
-    """A commit was sent and no certain answer came back. The caller must look before it acts or deletes anything."""
 
 
 class ProductStopped(HeadraceError):

@@ -71,10 +71,18 @@ class _Comparison:
         self, columns: tuple[ice.NestedField, ...], record: Record, at: tuple[str, ...], path: str
     ) -> Iterator[Change]:
         by_name = {column.name: column for column in columns}
+        by_case = {column.name.lower(): column.name for column in columns}
         for field in record.fields:
             below = f"{path}.{field.name}" if path else field.name
             column = by_name.pop(field.name, None)
             if column is None:
+                twin = by_case.setdefault(field.name.lower(), field.name)
+                if twin != field.name:
+                    raise SchemaError(
+                        f"differs from the table's column {twin} in case only",
+                        path=below,
+                        hint="SQL engines cannot tell them apart: give the field another name",
+                    )
                 yield self._addition(field, (*at, field.name), below)
                 continue
             optional = optional_of(field.type)[1] or field.has_default or below in self.nulled

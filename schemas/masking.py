@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datafusion import SessionContext, functions, lit
+from datafusion import SessionConfig, SessionContext, functions, lit
 from datafusion import col as column
 
 from headrace.schemas.errors import Bug
@@ -43,27 +43,64 @@ class Masker:
 
     def _put(self, mask: Mask, array: pa.Array) -> pa.Array:
         if mask is Mask.REPLACE_WITH_NULL:
-            return pa.nulls(len(array), array.type)
+            return nulls(len(array), array.type)
         if pa.types.is_list(array.type):
-            return map_items(array, lambda items: self._put(mask, items))
+            return map_items(array, lambda items: self._put(mask, items), array.type)
         if pa.types.is_map(array.type):
-            return map_values(array, lambda values: self._put(mask, values))
+            return map_values(array, lambda values: self._put(mask, values), array.type)
         if mask is Mask.HMAC_SHA_256:
             return self._hmac(array)
         return _VECTORISED[mask](array)
 
 
-def map_items(array: pa.ListArray, change: Callable[[pa.Array], pa.Array]) -> pa.ListArray:
-    """Return a list array with ``change`` put on its items; lengths and nulls stay."""
+def nulls(length: int, kind: pa.DataType) -> pa.Array:
+    """Return an array of nulls whose required children, at any depth, hold none.
+
+    Parquet's writer refuses a null in a required child, although the null above it already says all.
+    """
+    if not pa.types.is_struct(kind):
+        return pa.nulls(length, kind)
+    return pa.StructArray.from_arrays(_blanks(length, kind), fields=list(kind), mask=pa.repeat(pa.scalar(True), length))
+
+
+def _blanks(length: int, kind: pa.StructType) -> list[pa.Array]:
+    return [nulls(length, child.type) if child.nullable else _blank(length, child.type) for child in kind]
+
+
+def _blank(length: int, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_struct(kind):
+        return pa.StructArray.from_arrays(_blanks(length, kind), fields=list(kind))
+    return without_nulls(pa.nulls(length, kind))
+
+
+def without_nulls(array: pa.Array) -> pa.Array:
+    """Return the array with what lies under its nulls: zeros, empty texts, empty lists."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return pa.StructArray.from_arrays([array.field(at) for at in range(kind.num_fields)], fields=list(kind))
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(*_rebased(array.offsets, array.values), type=kind)
+    if pa.types.is_map(kind):
+        offsets, keys = _rebased(array.offsets, array.keys)
+        return pa.MapArray.from_arrays(offsets, keys, _rebased(array.offsets, array.items)[1], type=kind)
+    return pa.Array.from_buffers(kind, len(array), [None, *array.buffers()[1:]], null_count=0, offset=array.offset)
+
+
+def map_items(
+    array: pa.ListArray, change: Callable[[pa.Array], pa.Array], kind: pa.ListType | None = None
+) -> pa.ListArray:
+    """Return a list array with ``change`` put on its items; lengths and nulls stay. ``kind`` is the result's type."""
     offsets, items = _rebased(array.offsets, array.values)
-    return pa.ListArray.from_arrays(offsets, change(items), mask=_null_mask(array))
+    return pa.ListArray.from_arrays(offsets, change(items), type=kind, mask=_null_mask(array))
 
 
-def map_values(array: pa.MapArray, change: Callable[[pa.Array], pa.Array]) -> pa.MapArray:
-    """Return a map array with ``change`` put on its values; keys, lengths and nulls stay."""
+def map_values(
+    array: pa.MapArray, change: Callable[[pa.Array], pa.Array], kind: pa.MapType | None = None
+) -> pa.MapArray:
+    """Return a map array with ``change`` put on its values; keys, lengths and nulls stay. ``kind`` as above."""
     offsets, keys = _rebased(array.offsets, array.keys)
     _, values = _rebased(array.offsets, array.items)
-    return pa.MapArray.from_arrays(offsets, keys, change(values), mask=_null_mask(array))
+    return pa.MapArray.from_arrays(offsets, keys, change(values), type=kind, mask=_null_mask(array))
 
 
 def _rebased(offsets: pa.Array, values: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -83,7 +120,8 @@ class _Hmac:
         if len(key) > _BLOCK_BYTES:
             key = hashlib.sha256(key).digest()
         padded = key.ljust(_BLOCK_BYTES, b"\0")
-        self._context = SessionContext()
+        # One partition: with more, DataFusion gives the rows back in another order, and hashes to the wrong rows.
+        self._context = SessionContext(SessionConfig().with_target_partitions(1))
         inner = functions.concat(lit(bytes(byte ^ 0x36 for byte in padded)), column("v"))
         outer = functions.concat(lit(bytes(byte ^ 0x5C for byte in padded)), functions.sha256(inner))
         self._digest = functions.encode(functions.sha256(outer), "hex").alias("h")

@@ -5,6 +5,7 @@ Exit status: 0 done; 1 it failed, or a fault was found; 2 the command line is wr
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -114,6 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Run the process's command line and exit with its status: the entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file of ours is UTF-8 wherever it was written; a terminal shows what it can.
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="backslashreplace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
     status = main()
     try:
         sys.stdout.flush()

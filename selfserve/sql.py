@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from headrace.governance.duck import Duck, NoSuchName
-from headrace.schemas.errors import HeadraceError, UserError
+from headrace.schemas.errors import HeadraceError, NoSuchName, UserError
 
 if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
 
+    from headrace.governance.duck import Duck
     from headrace.schemas.names import ProductName
 
 Value: TypeAlias = "bool | int | float | str | Sequence[Value] | Mapping[str, Value] | None"
@@ -72,6 +72,8 @@ def select(duck: Duck, products: Sequence[ProductName], sql: str) -> Result:
     """
     if not sql.strip():
         raise UserError("the query is empty", hint='write one: headrace sql "SHOW ALL TABLES"')
+    if not sql.isascii() and any("\ud800" <= char <= "\udfff" for char in sql):
+        raise UserError("the query is not UTF-8", hint="save it as UTF-8")
     faults = _attach(duck, named_in(sql, products) or products)
     try:
         answer = duck.query(sql)

@@ -12,6 +12,7 @@ from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
 from headrace.schemas.evolution import AddColumn, Change, MakeOptional, Widen, changes
 from headrace.schemas.masks import Mask
+from headrace.schemas.types import unsupported
 from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def version_of(registry: Registry, product: Product, schema_id: int) -> Register
 def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSchema]) -> Table:
     """Change the product's table so that it can hold events of these versions; return it as it is then.
 
-    Each version that the table has not followed lands as one commit, in order. Nothing happens where none is new.
+    Each version that the table has not followed lands as one commit, in order. Nothing happens where the table has
+    room for all of them.
     Safe to repeat and to run beside others: whoever comes second finds it done.
 
     Raises:
@@ -62,30 +64,47 @@ def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSche
     for registered in sorted(versions, key=lambda version: version.version):
         # Another worker may land first: bounded, because each failure means that somebody made progress.
         for _ in range(10):
-            if followed_version(table) >= registered.version:
+            wanted = _wanted(table, product, registered)
+            if followed_version(table) >= registered.version and not wanted:
                 break
-            _commit(catalog, product, table, registered)
+            _commit(catalog, product, table, registered, wanted)
             table = load_table(catalog, product)
         else:
             raise Unavailable("others change the table's schema all the time", where=f"table {product.name}")
     return table
 
 
-def _commit(catalog: Catalog, product: Product, table: Table, registered: RegisteredSchema) -> None:
+def _wanted(table: Table, product: Product, registered: RegisteredSchema) -> tuple[Change, ...]:
+    """Return what the table lacks for a version. One that was followed lacks something once a mask becomes null."""
     nulled = frozenset(path for path, mask in product.masks.items() if mask is Mask.REPLACE_WITH_NULL)
+    faults = [SchemaError(what, path=path, hint=hint) for path, what, hint in unsupported(registered.schema)]
+    if faults:
+        raise _cannot_follow(product, registered, faults[0])
     try:
         wanted = changes(table.schema().fields, registered.schema.record, nulled)
     except SchemaError as error:
-        raise ProductStopped(
-            f"the table cannot follow version {registered.version} of {product.subject}: {error.what}",
-            where=f"table {product.name}",
-            hint=error.hint,
-        ) from None
+        raise _cannot_follow(product, registered, error) from None
+    # A column that an operator has dropped since does not come back.
+    followed = followed_version(table) >= registered.version
+    return tuple(change for change in wanted if isinstance(change, MakeOptional)) if followed else wanted
+
+
+def _cannot_follow(product: Product, registered: RegisteredSchema, error: SchemaError) -> ProductStopped:
+    return ProductStopped(
+        f"the table cannot follow version {registered.version} of {product.subject}: {error.what}",
+        where=f"table {product.name}",
+        hint=error.hint,
+    )
+
+
+def _commit(
+    catalog: Catalog, product: Product, table: Table, registered: RegisteredSchema, wanted: Sequence[Change]
+) -> None:
     update = table.update_schema()
     for change in wanted:
         _stage(update, change)
     updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
-    version = SetPropertiesUpdate(updates={VERSION_PROPERTY: str(registered.version)})
+    version = SetPropertiesUpdate(updates={VERSION_PROPERTY: str(max(registered.version, followed_version(table)))})
     requirements = (
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id}),

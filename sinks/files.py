@@ -6,8 +6,8 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import (
     compute_statistics_plan,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Engines split work by row groups and skip by their statistics: fewer than 400,000 rows cost both.
 ROW_GROUP_ROWS = 500_000
+# 9999-12-31T23:59:59.999 UTC: Python's readers of the table fail on anything later.
+_LAST_MS = 253_402_300_799_999
 # Offsets and times ascend, so their differences are tiny; the others repeat, which Parquet's dictionaries hold best.
 _DELTA = ("_kafka_offset", "_kafka_timestamp")
 _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
@@ -84,7 +86,10 @@ class Shape:
 
     def _metadata(self, chunk: Chunk, generation: int) -> dict[str, pa.Array]:
         count = len(chunk)
-        times = pc.multiply(pa.array(chunk.timestamps_ms), 1_000).cast(pa.timestamp("us", tz="UTC"))
+        stamps = chunk.timestamps_ms
+        # Kafka says -1 where there is no timestamp, and a producer may send any number.
+        stamped = (stamps >= 0) & (stamps <= _LAST_MS)
+        times = pa.array(np.where(stamped, stamps, 0) * 1_000, mask=~stamped).cast(pa.timestamp("us", tz="UTC"))
         return {
             "_kafka_partition": pa.repeat(pa.scalar(chunk.partition, pa.int32()), count),
             "_kafka_offset": pa.array(chunk.offsets),

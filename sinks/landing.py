@@ -188,7 +188,8 @@ class Landing:
         return False
 
     def _fenced(self, table: Table) -> Ledger:
-        ledger = read_ledger(table, self.desk.product) or self.base
+        # A table without a ledger holds nothing, whatever the worker started from: it may have been made anew since.
+        ledger = read_ledger(table, self.desk.product) or self.base.at_origin()
         topic_id = self.desk.topic_id()
         if topic_id != ledger.topic_id:
             raise topic_made_anew(self.desk.product, ledger.topic_id, topic_id)

@@ -77,6 +77,10 @@ class Ledger:
             origin={partition: low for partition, low in lows.items() if low > 0},
         )
 
+    def at_origin(self) -> Ledger:
+        """Return the ledger of a table that holds nothing of this topic: where the first start would begin."""
+        return Ledger.begin(self.topic_id, {partition: self.origin.get(partition, 0) for partition in self.positions})
+
     def next(self, partition: int) -> int:
         """Return the next offset to read of a partition; 0 for one that was added to the topic later."""
         position = self.positions.get(partition)
@@ -139,17 +143,36 @@ class Ledger:
                     hint="upgrade headrace, or run the version that wrote the table",
                 )
             return cls(
-                topic_id=document["topic"],
-                generation=document["generation"],
-                positions={int(p): Position(*at) for p, at in document["positions"].items()},
-                added={int(p): Range(*of) for p, of in document["added"].items()},
-                origin={int(p): offset for p, offset in document.get("origin", {}).items()},
+                topic_id=_text(document["topic"]),
+                generation=_offset(document["generation"]),
+                positions={int(p): Position(_offset(n), _row(row)) for p, (n, row) in document["positions"].items()},
+                added={
+                    int(p): Range(_offset(start), _offset(end), _row(row))
+                    for p, (start, end, row) in document["added"].items()
+                },
+                origin={int(p): _offset(offset) for p, offset in document.get("origin", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProductStopped(
                 f"the ledger in the table cannot be read ({type(error).__name__})",
                 hint="somebody has changed the snapshot's summary or the table's property: see `headrace verify`",
             ) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def _offset(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("offset")
+    return value
+
+
+def _row(value: object) -> int | None:
+    return None if value is None else _offset(value)
 
 
 class SnapshotLike(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Self
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from headrace.sinks.decoding import Decoding
     from headrace.sinks.landing import Desk, Step
     from headrace.sinks.patience import Patience
-    from headrace.streams.admin import Admin
+    from headrace.streams.admin import Admin, Watermarks
     from headrace.streams.frames import Frame
     from headrace.streams.reader import Polled, Reader, Rebalance
 
@@ -98,6 +99,8 @@ class Session:
         # The reader is left first: its revocation finds nothing to land, and others take over sooner.
         self._reader.close()
         self._pipeline.shutdown(wait=True, cancel_futures=True)
+        if error is None or isinstance(error, Unavailable):
+            self._last_word()
 
     def run(self, stop: Event, *, until_caught_up: bool = False) -> None:
         """Read and land until ``stop`` is set, then land once more; or until caught up."""
@@ -141,7 +144,11 @@ class Session:
         if not lost and not self._abandon.is_set():
             self._drain(REVOKE_S)
         if self._batch or self._landing is not None:
-            raise Unavailable("partitions were taken away before their batch had landed: it was dropped")
+            raise Unavailable(
+                "partitions were taken away before their batch had landed: it was dropped",
+                where=f"topic {self._works.product.topic}",
+                hint="whoever has them now reads it again, from the table's ledger",
+            )
         for partition in partitions:
             self._batch.positions.pop(partition, None)
 
@@ -155,7 +162,7 @@ class Session:
             self._tell_s = now_s + TELL_S
             self._works.patience.report(polled.trouble)
 
-    def _due(self, targets: Mapping[int, int] | None) -> bool:
+    def _due(self, targets: Mapping[int, Watermarks] | None) -> bool:
         if self._batch.due(self._works.limits, time.monotonic()):
             return True
         # Nobody waits for more: what was there at the start has been read.
@@ -174,10 +181,23 @@ class Session:
         """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
         if self._landing is None or not self._landing.done():
             return
-        landing, self._landing = self._landing, None
+        landed = self._outcome(self._landing)
+        self._reader.announce({partition: landed.ledger.next(partition) for partition in landed.ledger.added})
+
+    def _last_word(self) -> None:
+        """Take the outcome of the landing that the session did not wait for: it may have landed, or been refused.
+
+        That it was refused says more than that its partitions were taken away.
+        """
+        if self._landing is not None and not self._landing.cancelled():
+            with suppress(Unavailable):
+                self._outcome(self._landing)
+
+    def _outcome(self, landing: Future[Landed]) -> Landed:
+        self._landing = None
         landed = landing.result()
         self._works.landed(landed, time.monotonic() - self._landing_since_s)
-        self._reader.announce({partition: landed.ledger.next(partition) for partition in landed.ledger.added})
+        return landed
 
     def _drain(self, timeout_s: float) -> None:
         """Land what is open, waiting at most so long."""
@@ -207,11 +227,11 @@ class Session:
 
         return self._works.patience.with_(drive, self._abandon)
 
-    def _targets(self) -> Mapping[int, int]:
+    def _targets(self) -> Mapping[int, Watermarks]:
         admin = self._works.admin
-        return {p: marks.end for p, marks in admin.watermarks(admin.topic(self._works.product.topic)).items()}
+        return admin.watermarks(admin.topic(self._works.product.topic))
 
-    def _caught_up(self, targets: Mapping[int, int]) -> bool:
+    def _caught_up(self, targets: Mapping[int, Watermarks]) -> bool:
         """Tell whether the table holds everything up to the targets; other workers' partitions count too."""
         if self._landing is not None:
             return False
@@ -222,11 +242,13 @@ class Session:
             return False
         self._look_s = now_s + LOOK_S
         ledger = read_ledger(load_table(self._works.desk.catalog, self._works.product), self._works.product)
-        return ledger is not None and all(ledger.next(p) >= target for p, target in targets.items())
+        return all((ledger.next(p) if ledger else marks.low) >= marks.end for p, marks in targets.items())
 
     @staticmethod
-    def _reached(targets: Mapping[int, int], positions: Mapping[int, int]) -> bool:
-        return bool(positions) and all(position >= targets.get(p, 0) for p, position in positions.items())
+    def _reached(targets: Mapping[int, Watermarks], positions: Mapping[int, int]) -> bool:
+        return bool(positions) and all(
+            position >= targets[partition].end for partition, position in positions.items() if partition in targets
+        )
 
 
 def _gap(product: Product, partition: int, first: int, low: int) -> ProductStopped:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg import types as ice
 
 from headrace.schemas.avro import Array, AvroType, Field, Fixed, Map, Primitive, Record, Union, optional_of
-from headrace.schemas.masking import map_items, map_values
+from headrace.schemas.masking import map_items, map_values, nulls, without_nulls
 from headrace.schemas.types import arrow_type
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Columns:
         known = reader.field(field.name) if reader is not None else None
         index = parent.type.get_field_index(field.name)
         if index >= 0:
-            array = self._shaped(_child(parent, index), field.field_type, known.type if known else None, below)
+            child = _child(parent, index, required=field.required)
+            array = self._shaped(child, field.field_type, known.type if known else None, below)
         else:
             array = _filled(len(parent), field.field_type, known)
-        return self.masker.masked(below, array)
+        masked = self.masker.masked(below, array)
+        return _required(masked, parent) if field.required and masked.null_count else masked
 
     def _shaped(self, array: pa.Array, kind: ice.IcebergType, reader: AvroType | None, path: str) -> pa.Array:
         inner = optional_of(reader)[0] if reader is not None else None
@@ -68,12 +71,10 @@ class Columns:
                 return pa.StructArray.from_arrays(children, fields=list(arrow_type(kind)), mask=mask)
             case ice.ListType():
                 items = inner.items if isinstance(inner, Array) else None
-                shaped = map_items(array, self._nested(kind.element_type, items, f"{path}[]"))
-                return shaped.cast(arrow_type(kind))
+                return map_items(array, self._nested(kind.element_type, items, f"{path}[]"), arrow_type(kind))
             case ice.MapType():
                 values = inner.values if isinstance(inner, Map) else None
-                shaped = map_values(array, self._nested(kind.value_type, values, f"{path}{{}}"))
-                return shaped.cast(arrow_type(kind))
+                return map_values(array, self._nested(kind.value_type, values, f"{path}{{}}"), arrow_type(kind))
             case _:
                 return array.cast(arrow_type(kind))
 
@@ -81,15 +82,22 @@ class Columns:
         return lambda array: self._shaped(array, kind, reader, path)
 
 
-def _child(parent: pa.StructArray, index: int) -> pa.Array:
-    # flatten() and field() differ: only flatten() carries the parent's nulls down, which optional children need.
-    return parent.flatten()[index] if parent.null_count else parent.field(index)
+def _child(parent: pa.StructArray, index: int, *, required: bool) -> pa.Array:
+    # Only flatten() carries the parent's nulls down. A required child must have none of its own: Parquet's writer
+    # refuses the column, although the parent's null already says all.
+    return parent.field(index) if required or not parent.null_count else parent.flatten()[index]
+
+
+def _required(array: pa.Array, parent: pa.StructArray) -> pa.Array:
+    """Take the nulls out of a required child, if each stands under a null of its parent; any other is a fault."""
+    stray = pc.and_(array.is_null(), parent.is_valid())
+    return array if pc.any(stray).as_py() else without_nulls(array)
 
 
 def _filled(length: int, kind: ice.IcebergType, reader: Field | None) -> pa.Array:
     target = arrow_type(kind)
     if reader is None or not reader.has_default or reader.default is None:
-        return pa.nulls(length, target)
+        return nulls(length, target)
     value = default_value(reader.default, reader.type)
     return pa.repeat(pa.scalar(value, target), length)
 
@@ -113,9 +121,7 @@ def default_value(default: Any, avro_type: AvroType) -> Any:
             return _logical_default(default, avro_type, logical)
         case Fixed(logical="decimal", scale=scale):
             return _decimal(default.encode("latin-1"), scale)
-        case Fixed():
-            return default.encode("latin-1")
-        case Primitive(name="bytes"):
+        case Fixed() | Primitive(name="bytes"):
             return default.encode("latin-1")
         case _:
             return default

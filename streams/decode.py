@@ -123,7 +123,11 @@ class Decoder:
         return []
 
     def _readable(self, value: bytes) -> bool:
-        """Tell whether fastavro reads the value to its end. Whatever DataFusion reads, it reads."""
+        """Tell whether fastavro reads the value to its end.
+
+        It reads whatever DataFusion reads, but for one thing: to DataFusion any branch of an optional field that is
+        not null's is the other one, and fastavro refuses branches that are not there. No writer makes such bytes.
+        """
         body = io.BytesIO(value)
         if body.read(HEADER_BYTES) != self._header:
             return False

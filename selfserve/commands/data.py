@@ -145,7 +145,7 @@ def sql(
     from headrace.selfserve.sql import select
 
     mesh = session_of(context).mesh()
-    text = sys.stdin.read() if query == "-" else query
+    text = sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape") if query == "-" else query
     with tables_of(mesh) as duck:
         result = select(duck, [product.name for product in mesh.products], text)
         names = [column.name for column in result.columns]

@@ -1,11 +1,11 @@
-"""Every step of a landing × every way to fail there: each event ends in the table exactly once."""
+"""Every step of a landing by every way to fail there: each event ends in the table exactly once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 import pytest
+from pyiceberg.types import StringType
 
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.stack import Endpoints
@@ -182,7 +182,7 @@ def test_a_schema_that_moves_under_a_batch_has_its_files_written_again(stage: St
     def evolve() -> None:
         table = load_table(stage.catalog(), stage.product)
         with table.update_schema() as update:
-            update.add_column("note", "string")
+            update.add_column("note", StringType())
         with table.transaction() as transaction:
             transaction.set_properties({VERSION_PROPERTY: "2"})
 
@@ -192,10 +192,26 @@ def test_a_schema_that_moves_under_a_batch_has_its_files_written_again(stage: St
     stage.assert_exactly_once()
 
 
+@pytest.mark.parametrize("batch", [FIRST, LATER])
+@pytest.mark.parametrize("step", Step)
+def test_another_engine_that_commits_at_a_step_is_no_reason_to_drop_a_batch(
+    stage: Stage, step: Step, batch: int
+) -> None:
+    def commit() -> None:
+        table = load_table(stage.catalog(), stage.product)
+        table.append(table.schema().as_arrow().empty_table())
+
+    at = At(step, occurrence_of(step, batch), commit)
+    worker = stage.worker(at)
+    worker.run()
+    assert at.done
+    assert worker.stale == []
+    stage.assert_exactly_once()
+
+
 @pytest.mark.parametrize("gone", ["made anew", "rolled back"])
 @pytest.mark.parametrize("step", [Step.RELOAD, Step.STAGE, Step.COMMIT])
 def test_a_table_that_loses_what_it_held_under_a_worker_gets_it_again(stage: Stage, step: Step, gone: str) -> None:
-    stage.worker(At(Step.LANDED, LATER, crash))
     with pytest.raises(Crash):
         stage.worker(At(Step.LANDED, LATER, crash)).run()
     first_snapshot = load_table(stage.catalog(), stage.product).snapshots()[0].snapshot_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,10 @@ from sqlalchemy.exc import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyiceberg.catalog import Identifier
     from pyiceberg.io import OutputStream
     from pyiceberg.table import CommitTableResponse, Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
+    from pyiceberg.typedef import Identifier
 
 
 class Crash(BaseException):
@@ -122,23 +123,23 @@ class FaultyCatalog(SqlCatalog):
 
 
 class Disk:
-    """A disk that has no room for the next files whose name ends in one of ``suffixes``."""
+    """A disk that has no room for the next files of a kind."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
-        self._suffixes: tuple[str, ...] = ()
+        self._kind = ""
         self.refused: list[str] = []
 
-    def fill(self, failures: int, *suffixes: str) -> None:
-        """Let the next outputs fail."""
+    def fill(self, failures: int, kind: str) -> None:
+        """Let the next outputs fail whose location matches the regular expression ``kind``."""
         with self._lock:
-            self._failures, self._suffixes = failures, suffixes
+            self._failures, self._kind = failures, kind
 
     def full(self, location: str) -> bool:
         """Tell whether there is no room for this file."""
         with self._lock:
-            if not self._failures or not location.endswith(self._suffixes):
+            if not self._failures or not re.search(self._kind, location):
                 return False
             self._failures -= 1
             self.refused.append(location)

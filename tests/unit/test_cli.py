@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.main import get_command
 
-from headrace.schemas.environment import Environment
 from headrace.schemas.errors import Bug, Fault, MeshError, Unavailable, UserError
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve import stack
@@ -24,6 +23,8 @@ from headrace.selfserve.main import app, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from headrace.schemas.environment import Environment
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("init", "check", "up", "down", "status", "apply", "publish", "sink", "sql", "verify")
@@ -63,7 +64,8 @@ def test_help_of_a_command_needs_no_manual(command: str, capsys: pytest.CaptureF
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from headrace.selfserve.main import main; main(['--help']);"
-        "print(sorted({'duckdb', 'pyiceberg', 'confluent_kafka', 'pyarrow', 'numpy', 'datafusion', 'faust'} & set(sys.modules)))"
+        "heavy = {'duckdb', 'pyiceberg', 'confluent_kafka', 'pyarrow', 'numpy', 'datafusion', 'faust'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout.endswith("[]\n")
@@ -205,6 +207,50 @@ run()
 """
 
 
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_a_sink_to_stop(asked: signal.Signals) -> None:
+    with sink_like("stopped.event.wait()") as ran:
+        ran.send_signal(asked)
+        out, _ = ran.communicate(timeout=ENDS_WITH)
+    assert (ran.returncode, out) == (0, f"{int(asked)}\n")
+
+
+def test_the_second_signal_ends_it_at_once() -> None:
+    with sink_like("stopped.event.wait(); print('asked', flush=True); threading.Event().wait()") as ran:
+        ran.send_signal(signal.SIGINT)
+        assert ran.stdout is not None
+        assert ran.stdout.readline() == "asked\n"
+        ran.send_signal(signal.SIGINT)
+        assert ran.wait(ENDS_WITH) == -signal.SIGINT  # a shell shows 130
+
+
+def sink_like(waits: str) -> subprocess.Popen[str]:
+    """A process that waits as the sink's command does."""
+    code = (
+        "import threading\n"
+        "from headrace.selfserve.commands.data import stopped_by_signals\n"
+        "with stopped_by_signals() as stopped:\n"
+        f"    print('ready', flush=True); {waits}\n"
+        "print(int(stopped.signal))\n"
+    )
+    ran = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert ran.stdout is not None
+    assert ran.stdout.readline() == "ready\n"
+    return ran
+
+
+def test_what_is_written_into_a_file_is_utf_8(folder: Path) -> None:
+    command = [sys.executable, "-m", "headrace.selfserve.main", "--mesh", str(folder)]
+    ran = subprocess.run(
+        [*command, "sql", "--format", "json", "SELECT 'ä€' AS a"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert json.loads(ran.stdout.decode("utf-8")) == [{"a": "ä€"}]
+
+
 class _Fake:
     """A stack whose status raises."""
 
@@ -274,10 +320,11 @@ def test_every_hint_names_a_command_that_exists() -> None:
         (file.name, command)
         for part in ("schemas", "streams", "producers", "sinks", "governance", "selfserve")
         for file in (ROOT / part).rglob("*.py")
-        for hint in re.findall(r"(?:hint\s*=|_HINT\s*=|hint:)\s*[^#\n]*", file.read_text())
-        for command in re.findall(r"\bheadrace ([a-z]+)\b", hint)
+        for hint in re.findall(r"(?:hint|_HINT) ?= ?[^#\n]*", file.read_text())
+        # A command stands at the hint's start, behind a colon or in quotation marks; prose has other words before it.
+        for command in re.findall(r"""["'`:] ?headrace ([a-z]+)\b""", hint)
     }
-    assert {command for _, command in named} <= set(COMMANDS), named
+    assert {"apply", "up"} <= {command for _, command in named} <= set(COMMANDS), named
 
 
 def test_the_mesh_error_of_a_library_call_is_the_same(folder: Path) -> None:

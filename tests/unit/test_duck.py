@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from concurrent.futures import CancelledError
+from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -10,13 +13,16 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
-from headrace.governance.duck import Duck, NoSuchName, QueryError, duck_errors
-from headrace.schemas.errors import Bug, HeadraceError, NotApplied, Unavailable
+from headrace.governance.duck import Duck, duck_errors, tables_of
+from headrace.schemas.catalog import open_catalog
+from headrace.schemas.errors import Bug, HeadraceError, NoSuchName, NotApplied, ProductStopped, QueryError, Unavailable
+from headrace.schemas.mesh import load_mesh
 from headrace.schemas.names import ProductName
+from headrace.selfserve.init import init_mesh
+from headrace.sinks.tables import ensure_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FLIGHTS = ProductName("operations", "flights")
 PLANES = ProductName("fleet", "aircraft")
@@ -88,6 +94,38 @@ def test_a_broken_table_and_a_missing_one_leave_the_others_alone(duck: Duck) -> 
         duck.attach(MISSING)
     duck.attach(FLIGHTS)
     assert rows(duck, "SELECT count(*) FROM operations.flights") == [(3,)]
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format-version": 2}'])
+def test_a_damaged_table_of_a_mesh_is_told_without_its_content(tmp_path: Path, content: str) -> None:
+    init_mesh(tmp_path / "mesh")
+    mesh = load_mesh(tmp_path / "mesh")
+    product = mesh.product("shop.orders")
+    table = ensure_table(open_catalog(mesh.environment, mesh.domain_of(product)), product)
+    with tables_of(mesh) as session:
+        session.attach(product.name)
+        assert rows(session, "SELECT count(*) FROM shop.orders") == [(0,)]
+    Path(table.metadata_location.removeprefix("file://")).write_text(content)
+    with tables_of(mesh) as session, pytest.raises(ProductStopped) as error:
+        session.attach(product.name)
+    assert (error.value.what, error.value.where) == ("the table's metadata file is damaged", "table shop.orders")
+
+
+def test_a_session_that_is_left_ends_its_query(duck: Duck) -> None:
+    ended: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            rows(duck, "SELECT count(*) FROM range(1000000000) a, range(1000000) b WHERE a.range * b.range = 7")
+        except (HeadraceError, CancelledError, RuntimeError) as error:  # during a step, before one, between two
+            ended.append(error)
+
+    thread = Thread(target=ask)
+    thread.start()
+    duck.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(ended) == 1
 
 
 def test_the_tables_cannot_be_changed(duck: Duck) -> None:

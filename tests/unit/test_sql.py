@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.catalog.memory import InMemoryCatalog
 
-from headrace.governance.duck import Duck, NoSuchName, QueryError
-from headrace.schemas.errors import NotApplied, Unavailable, UserError
+from headrace.governance.duck import Duck
+from headrace.schemas.errors import NoSuchName, NotApplied, QueryError, Unavailable, UserError
 from headrace.schemas.names import ProductName
 from headrace.selfserve.sql import Value, named_in, plain, select
 
@@ -108,6 +108,11 @@ def test_a_name_that_is_not_there_comes_with_those_that_are(duck: Duck) -> None:
 def test_an_empty_query_is_refused(duck: Duck, sql: str) -> None:
     with pytest.raises(UserError, match="empty"):
         select(duck, PRODUCTS, sql)
+
+
+def test_a_query_that_is_no_text_is_refused(duck: Duck) -> None:
+    with pytest.raises(UserError, match="UTF-8"):
+        select(duck, PRODUCTS, b"SELECT '\xff'".decode("utf-8", "surrogateescape"))
 
 
 def test_nonsense_is_refused_in_duckdbs_words(duck: Duck) -> None:

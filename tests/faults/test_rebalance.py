@@ -1,0 +1,128 @@
+"""Sinks that join and leave while events stream in: partitions move, and each event is still committed once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from headrace.schemas.avro import AvroSchema
+from headrace.schemas.catalog import open_catalog
+from headrace.schemas.registry import Registry
+from headrace.sinks.evolution import followed_version
+from headrace.sinks.history import read_ledger
+from headrace.sinks.tables import load_table
+from tests.support.meshes import ORDER, ORDERS, encoded, order, query, send
+from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, process, running
+
+if TYPE_CHECKING:
+    from headrace.schemas.mesh import Mesh
+
+BURST = 1_000
+# At most this often: what streams in must be verified in the end, within a test's time.
+PACE_S = 0.05
+JOINING = 4
+
+
+class Stream:
+    """Events that go on coming, in bursts, until told to stop."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.sent = 0
+
+    def _run(self) -> None:
+        product = self._mesh.product(ORDERS)
+        burst = events(self._mesh, product, map(order, range(BURST)))
+        while not self._stop.wait(PACE_S):
+            send(self._mesh, product.topic, burst)
+            self.sent += BURST
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+    def goes_on(self, bursts: int = 4) -> bool:
+        """Wait until some more bursts have been sent."""
+        target = self.sent + bursts * BURST
+        return eventually(lambda: self.sent >= target, within_s=60)
+
+
+def test_sinks_join_and_leave_in_mid_stream(mesh: Mesh) -> None:
+    with Stream(mesh) as stream, running(mesh) as steady:
+        assert eventually(lambda: steady.rows(ORDERS) > 0)
+        for _ in range(JOINING):
+            with running(mesh) as passing:
+                assert eventually(lambda: passing.rows(ORDERS) > 0, within_s=60)
+            assert passing.outcomes == {ORDERS: True}
+            assert stream.goes_on(1)
+    assert steady.outcomes == {ORDERS: True}
+    assert caught_up(mesh).outcomes == {ORDERS: True}
+    assert query(mesh, f"SELECT count(*) FROM {ORDERS}") == [(stream.sent,)]
+    assert_exactly_once(mesh)
+
+
+def test_processes_join_leave_and_die_in_mid_stream(mesh: Mesh, tmp_path: Path) -> None:
+    with Stream(mesh) as stream, ExitStack() as stack:
+        first, second = (stack.enter_context(process(mesh, ORDERS, tmp_path / f"{name}.log")) for name in "ab")
+        # Two partitions, two workers: both commit.
+        assert eventually(lambda: bool(first.landed), within_s=60)
+        assert eventually(lambda: bool(second.landed), within_s=60)
+        third = stack.enter_context(process(mesh, ORDERS, tmp_path / "c.log"))
+        first.signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+        # Its partition is missed after the session's time-out, and goes to the third.
+        assert eventually(lambda: bool(third.landed), within_s=60)
+        second.signal(signal.SIGTERM)
+        assert second.wait(15) == 0, second.log.read_text()
+        assert stream.goes_on(1)
+        third.signal(signal.SIGTERM)
+        assert third.wait(15) == 0, third.log.read_text()
+    assert caught_up(mesh).outcomes == {ORDERS: True}
+    assert query(mesh, f"SELECT count(*) FROM {ORDERS}") == [(stream.sent,)]
+    assert_exactly_once(mesh)
+
+
+def test_sigterm_commits_what_is_open_and_ends_within_ten_seconds(mesh: Mesh, tmp_path: Path) -> None:
+    # A batch is due after an hour: only the stop can be what commits it.
+    file = mesh.root / "mesh.yaml"
+    file.write_text(file.read_text().replace("commit_interval_s: 0.2", "commit_interval_s: 3600"))
+    product = mesh.product(ORDERS)
+    newer = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": ["null", "string"], "default": None}]}
+    schema = AvroSchema.parse(json.dumps(newer), where=ORDERS)
+    with Registry(mesh.environment.registry_config()) as registry:
+        schema_id = registry.register(product.subject, schema).id
+    messages = events(mesh, product, map(order, range(500)))
+    # That the sink has read the last event is seen from outside: the table follows its version at once.
+    messages.append(("last", encoded(schema, schema_id, {**order(500), "note": "last"})))
+    send(mesh, product.topic, messages, partition=0)
+    catalog = open_catalog(mesh.environment, mesh.domain_of(product))
+    log = tmp_path / "sink.log"
+    command = [str(Path(sys.executable).with_name("headrace")), "--mesh", str(mesh.root), "--environment", "cluster"]
+    with log.open("w") as output, subprocess.Popen([*command, "sink"], stderr=output, stdout=output) as sink:
+        try:
+            assert eventually(lambda: followed_version(load_table(catalog, product)) == 2, within_s=60), log.read_text()
+            assert query(mesh, f"SELECT count(*) FROM {ORDERS}") == [(0,)]
+            begun = time.monotonic()
+            sink.send_signal(signal.SIGTERM)
+            assert sink.wait(30) == 0, log.read_text()
+            assert time.monotonic() - begun < 10
+        finally:
+            sink.kill()
+    assert query(mesh, f"SELECT count(*) FROM {ORDERS}") == [(501,)]
+    ledger = read_ledger(load_table(catalog, product), product)
+    assert ledger is not None
+    assert ledger.next(0) == 501
+    assert_exactly_once(mesh)

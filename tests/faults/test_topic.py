@@ -1,0 +1,175 @@
+"""Topics that change under a table: made anew, cut off, grown. What cannot go on by itself says why and stops alone."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # public, but not listed
+
+from headrace.schemas.catalog import open_catalog
+from headrace.selfserve.apply import apply
+from headrace.sinks.history import read_ledger
+from headrace.sinks.tables import load_table
+from headrace.streams.admin import Admin
+from tests.support.meshes import ORDER, ORDERS, ids, order, send
+from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
+    from headrace.sinks.ledger import Ledger
+    from tests.support.meshes import Cluster
+
+RETURNS = "shop.returns"
+
+
+@pytest.fixture
+def two(cluster: Cluster, tmp_path: Path, prefix: str) -> Mesh:
+    """A mesh of two products, applied."""
+    return cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: ORDER, RETURNS: ORDER})
+
+
+def client(mesh: Mesh) -> AdminClient:
+    return AdminClient({"bootstrap.servers": mesh.environment.kafka_config()["bootstrap.servers"]})
+
+
+def publish(mesh: Mesh, name: str, numbers: range, partition: int = -1) -> None:
+    product = mesh.product(name)
+    send(mesh, product.topic, events(mesh, product, map(order, numbers)), partition=partition)
+
+
+def delete_records(mesh: Mesh, product: Product, before: dict[int, int]) -> None:
+    places = [TopicPartition(product.topic, partition, offset) for partition, offset in before.items()]
+    admin = client(mesh)
+    for future in admin.delete_records(places).values():
+        future.result(20)
+
+
+def make_anew(mesh: Mesh, product: Product) -> tuple[str, str]:
+    """Delete a topic and make it again; return both ids."""
+    admin = Admin(mesh.environment.kafka_config())
+    before = admin.topic(product.topic).id
+    deleting = client(mesh)
+    deleting.delete_topics([product.topic])[product.topic].result(20)
+    assert eventually(lambda: product.topic not in admin.find(product.topic))
+    apply(mesh, lambda _: None)
+    after = admin.topic(product.topic).id
+    assert before != after
+    return before, after
+
+
+def ledger_of(mesh: Mesh, name: str = ORDERS) -> Ledger:
+    product = mesh.product(name)
+    ledger = read_ledger(load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product), product)
+    assert ledger is not None
+    return ledger
+
+
+def test_a_topic_made_anew_stops_its_product_and_no_other(two: Mesh) -> None:
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(30))
+    assert all(caught_up(two).outcomes.values())
+    before, after = make_anew(two, product)
+    publish(two, ORDERS, range(30, 60))
+    publish(two, RETURNS, range(10))
+
+    sink = caught_up(two)
+    assert sink.outcomes == {ORDERS: False, RETURNS: True}
+    (stopped,) = sink.logged("stopped")
+    assert stopped["what"] == f"the topic was made anew: the table follows the topic {before}, Kafka has {after}"
+    assert "headrace apply" in stopped["next"]
+    assert ids(two) == sorted(f"o{number}" for number in range(30))
+    assert len(ids(two, RETURNS)) == 10
+
+
+def test_a_topic_made_anew_under_a_running_sink_stops_it(two: Mesh) -> None:
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(30))
+    with running(two) as sink:
+        assert eventually(lambda: sink.rows(ORDERS) == 30)
+        make_anew(two, product)
+        publish(two, ORDERS, range(100, 160))
+        assert eventually(lambda: sink.ended(ORDERS), within_s=60)
+        assert not sink.ended(RETURNS)
+        publish(two, RETURNS, range(10))
+        assert eventually(lambda: sink.rows(RETURNS) == 10)
+    (stopped,) = sink.logged("stopped")
+    # Which of the two it notices depends on the moment: that there is none, or that there is another.
+    assert stopped["what"].startswith(("the topic was made anew: ", "the topic does not exist"))
+    assert ids(two) == sorted(f"o{number}" for number in range(30)), "rows of two topics were mixed"
+    assert not caught_up(two, ORDERS).outcomes[ORDERS]
+
+
+def test_a_topic_made_anew_between_reading_and_committing_is_noticed(two: Mesh) -> None:
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(30))
+    made = threading.Event()
+
+    def observe(step: object) -> None:
+        if not made.is_set():
+            made.set()
+            make_anew(two, product)
+
+    with running(two, [ORDERS], observe=observe) as sink:
+        assert eventually(lambda: sink.ended(ORDERS), within_s=60)
+    assert sink.rows(ORDERS) == 0
+    assert next(line["what"] for line in sink.logged("stopped")).startswith("the topic was made anew: ")
+
+
+def test_a_gap_stops_its_product_with_partition_and_range_and_no_other(two: Mesh) -> None:
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(20), partition=0)
+    publish(two, ORDERS, range(20, 40), partition=1)
+    assert all(caught_up(two).outcomes.values())
+    publish(two, ORDERS, range(40, 60), partition=1)
+    publish(two, RETURNS, range(10))
+    delete_records(two, product, {1: 25})
+
+    sink = caught_up(two)
+    assert sink.outcomes == {ORDERS: False, RETURNS: True}
+    (stopped,) = sink.logged("stopped")
+    assert "deleted offsets 20 to 24 of partition 1" in stopped["what"]
+    assert product.topic in stopped["where"]
+    assert stopped["next"]
+    assert len(ids(two)) == 40
+    assert len(ids(two, RETURNS)) == 10
+
+
+def test_what_kafka_deletes_after_it_was_committed_is_no_gap(two: Mesh) -> None:
+    publish(two, ORDERS, range(20), partition=0)
+    assert all(caught_up(two, ORDERS).outcomes.values())
+    delete_records(two, two.product(ORDERS), {0: 20})
+    publish(two, ORDERS, range(20, 30), partition=0)
+    assert all(caught_up(two, ORDERS).outcomes.values())
+    assert ids(two) == sorted(f"o{number}" for number in range(30))
+
+
+def test_the_very_first_start_may_begin_above_zero_and_says_so(two: Mesh) -> None:
+    publish(two, ORDERS, range(20), partition=0)
+    delete_records(two, two.product(ORDERS), {0: 7})
+    assert all(caught_up(two, ORDERS).outcomes.values())
+    assert ids(two) == sorted(f"o{number}" for number in range(7, 20))
+    ledger = ledger_of(two)
+    assert ledger.origin == {0: 7}
+    assert ledger.next(0) == 20
+    assert_exactly_once(two, ORDERS)
+
+
+def test_partitions_that_are_added_later_are_read_from_their_start(two: Mesh) -> None:
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(20))
+    assert all(caught_up(two, ORDERS).outcomes.values())
+    growing = client(two)
+    growing.create_partitions([NewPartitions(product.topic, 4)])[product.topic].result(20)
+    admin = Admin(two.environment.kafka_config())
+    assert eventually(lambda: admin.topic(product.topic).partitions == 4)
+    publish(two, ORDERS, range(20, 40), partition=3)
+    assert all(caught_up(two, ORDERS).outcomes.values())
+    assert ids(two) == sorted(f"o{number}" for number in range(40))
+    assert ledger_of(two).next(3) == 20
+    assert_exactly_once(two, ORDERS)

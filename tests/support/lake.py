@@ -1,0 +1,110 @@
+"""A real table in a folder: rows go in by the sink's own modules and come out by DuckDB."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+
+from headrace.schemas.masking import Masker
+from headrace.schemas.names import ProductName
+from headrace.schemas.product import Compatibility, Contract, Product
+from headrace.schemas.registry import RegisteredSchema
+from headrace.sinks.batch import Chunk
+from headrace.sinks.commit import stage
+from headrace.sinks.evolution import follow
+from headrace.sinks.files import Shape, Written, write_rows
+from headrace.sinks.ledger import Ledger, Range
+from headrace.sinks.tables import ensure_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyiceberg.table import Table
+
+    from headrace.schemas.avro import AvroSchema
+    from headrace.schemas.masks import Mask
+    from headrace.sinks.commit import Staged
+
+TABLE = ("shop", "orders")
+TOPIC_ID = "Zm9vYmFyYmF6cXV1eHF1dQ"
+
+
+def product_of(schema: AvroSchema, masks: Mapping[str, Mask] | None = None) -> Product:
+    """Return the product ``shop.orders`` of a schema."""
+    contract = Contract("1.0.0", "active", "shop", "orders", ("id",), 1, Compatibility.BACKWARD, 10)
+    return Product(ProductName(*TABLE), contract, schema, masks or {}, "shop.orders")
+
+
+def chunk_of(events: pa.StructArray, first: int, *, partition: int = 0, schema_id: int = 1) -> Chunk:
+    """Return events as a decoded frame, at consecutive offsets, a second apart."""
+    offsets = np.arange(first, first + len(events))
+    keys = pa.array([b"k"] * len(events), pa.binary())
+    return Chunk(partition, schema_id, events, offsets, offsets * 1_000, keys)
+
+
+class Lake:
+    """A table of one product. Every ``add`` is a batch of partition 0, committed as the sink commits it."""
+
+    def __init__(self, folder: Path, schema: AvroSchema, masks: Mapping[str, Mask] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.catalog = SqlCatalog("shop", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}/warehouse")
+        self.product = product_of(schema, masks)
+        self.table: Table = ensure_table(self.catalog, self.product)
+        self.reader = schema
+        self.ledger = Ledger.begin(TOPIC_ID, {0: 0})
+
+    def follow(self, *schemas: AvroSchema) -> None:
+        """Let the table follow these schemas as versions 1, 2 …."""
+        versions = [RegisteredSchema(n, n, self.product.subject, schema) for n, schema in enumerate(schemas, 1)]
+        self.table = follow(self.catalog, self.product, versions)
+        self.reader = schemas[-1]
+
+    def write(self, events: pa.StructArray, schema_id: int = 1) -> Written:
+        """Write a data file of events behind the ledger's position."""
+        chunk = chunk_of(events, self.ledger.next(0), schema_id=schema_id)
+        shape = Shape(self.product, self.reader.record, Masker(self.product.masks, b"key"), key_masked=False)
+        return write_rows(self.table, shape.rows(self.table, [chunk], 1), self.product)
+
+    def staged(self, written: Written | None, rows: int) -> tuple[Staged, Ledger]:
+        """Stage an append of that many rows, and return it with the ledger after it."""
+        start = self.ledger.next(0)
+        after = self.ledger.advanced({0: Range(start, start + rows, start + rows - 1 if rows else None)})
+        files = [written.file] if written is not None and written.file is not None else []
+        return stage(self.table, files, after), after
+
+    def send(self, staged: Staged) -> None:
+        """Send a commit."""
+        self.catalog.commit_table(self.table, staged.requirements, staged.updates)
+
+    def add(self, events: pa.StructArray, schema_id: int = 1) -> int:
+        """Write and commit events; return the snapshot's id."""
+        staged, after = self.staged(self.write(events, schema_id), len(events))
+        self.send(staged)
+        self.ledger = after
+        self.reload()
+        return staged.snapshot_id
+
+    def reload(self) -> Table:
+        """Load the table as it is now."""
+        self.table = self.catalog.load_table(TABLE)
+        return self.table
+
+    def rows(self, *columns: str) -> list[dict[str, Any]]:
+        """Return what DuckDB reads of the table as it is now, in the order of offsets."""
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for name in ("avro", "iceberg"):
+                package = next(p for p in map(Path, sys.path) if (p / f"duckdb_extension_{name}").is_dir())
+                folder = package / f"duckdb_extension_{name}" / "extensions" / f"v{duckdb.__version__}"
+                connection.execute(f"LOAD '{folder / name}.duckdb_extension'")
+            names = ", ".join(f'"{column}"' for column in columns) or "*"
+            source = f"iceberg_scan('{self.reload().metadata_location}')"
+            result = connection.execute(f"SELECT {names} FROM {source} ORDER BY _kafka_offset")
+            found: list[dict[str, Any]] = result.to_arrow_table().to_pylist()
+            return found

@@ -1,0 +1,219 @@
+"""Running sinks for tests: in threads, with what they log; in processes of their own, to be stopped or killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, TopicPartition
+from structlog.testing import capture_logs
+
+from headrace.governance.verify import verify
+from headrace.schemas.registry import Registry
+from headrace.sinks.serve import ProductSink, Setting
+from headrace.streams.admin import Admin
+from tests.support.meshes import encoded
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+
+    from pyiceberg.catalog import Catalog
+
+    from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
+    from headrace.sinks.landing import Landed, Step
+
+ROOT = Path(__file__).parents[2]
+
+
+def eventually(condition: Callable[[], bool], *, within_s: float = 30.0) -> bool:
+    """Poll a condition until it holds; False if it did not within the time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def assert_exactly_once(mesh: Mesh, *names: str) -> None:
+    """Check with headrace's own proof that topics and tables agree."""
+    products = [mesh.product(name) for name in names] or list(mesh.products)
+    audit = verify(mesh, products, lambda _: None)
+    assert audit.holds, [(str(product.fault), product.verdicts) for product in audit.products if not product.holds]
+
+
+def registered_id(mesh: Mesh, product: Product) -> int:
+    """Return the id under which the product's schema is registered."""
+    with Registry(mesh.environment.registry_config()) as registry:
+        found = registry.lookup(product.subject, product.schema)
+    assert found is not None
+    return found.id
+
+
+def events(mesh: Mesh, product: Product, bodies: Iterable[Mapping[str, Any]]) -> list[tuple[str | None, bytes | None]]:
+    """Return events of a product as messages, keyed by their first field."""
+    schema_id = registered_id(mesh, product)
+    key = product.contract.key[0]
+    return [(str(body[key]), encoded(product.schema, schema_id, body)) for body in bodies]
+
+
+@dataclass
+class Sink:
+    """Products' sinks in threads of this process."""
+
+    mesh: Mesh
+    names: Sequence[str]
+    logs: list[MutableMapping[str, Any]]
+    catalogs: Mapping[str, Catalog] = field(default_factory=dict)
+    observe: Callable[[Step], None] = lambda _: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    landed: list[tuple[str, Landed]] = field(default_factory=list)
+    outcomes: dict[str, bool] = field(default_factory=dict)
+
+    def logged(self, event: str, product: str | None = None) -> list[MutableMapping[str, Any]]:
+        """Return the log lines of an event, of one product or of all."""
+        return [line for line in list(self.logs) if line["event"] == event and product in (None, line.get("product"))]
+
+    def rows(self, product: str) -> int:
+        """Return how many rows have landed so far."""
+        return sum(landed.rows for name, landed in list(self.landed) if name == product)
+
+    def ended(self, product: str) -> bool:
+        """Tell whether a product's sink has ended."""
+        return product in self.outcomes
+
+
+@contextmanager
+def running(
+    mesh: Mesh,
+    names: Sequence[str] = (),
+    *,
+    catalogs: Mapping[str, Catalog] | None = None,
+    observe: Callable[[Step], None] | None = None,
+    until_caught_up: bool = False,
+) -> Iterator[Sink]:
+    """Run products' sinks in threads while the block lasts; then stop them and wait."""
+    chosen = list(names) or [str(product.name) for product in mesh.products]
+    with capture_logs() as logs, Registry(mesh.environment.registry_config()) as registry:
+        sink = Sink(mesh, chosen, logs, catalogs or {})
+        if observe is not None:
+            sink.observe = observe
+
+        def run(name: str) -> None:
+            setting = Setting(
+                mesh,
+                mesh.product(name),
+                registry,
+                mesh.environment.hmac_key(),
+                on_landed=lambda product, landed: sink.landed.append((str(product.name), landed)),
+                catalog=sink.catalogs.get(name),
+                observe=sink.observe,
+            )
+            sink.outcomes[name] = ProductSink(setting).run(sink.stop, until_caught_up=until_caught_up)
+
+        threads = [threading.Thread(target=run, args=[name], name=f"sink-{name}", daemon=True) for name in chosen]
+        for thread in threads:
+            thread.start()
+        try:
+            yield sink
+        finally:
+            if not until_caught_up:
+                sink.stop.set()
+            for thread in threads:
+                thread.join(60)
+            sink.stop.set()
+            assert not any(thread.is_alive() for thread in threads), f"a sink does not end: {logs}"
+
+
+def caught_up(mesh: Mesh, *names: str, catalogs: Mapping[str, Catalog] | None = None) -> Sink:
+    """Run products' sinks until all that is in their topics now has landed."""
+    with running(mesh, names, catalogs=catalogs, until_caught_up=True) as sink:
+        pass
+    return sink
+
+
+@dataclass
+class Process:
+    """A product's sink in a process of its own. Its stdout has a line for each commit, its stderr its log."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+    landed: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            self.landed.append(int(line))
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Wait for the process's end and return its exit status."""
+        status = self.popen.wait(timeout_s)
+        self._reader.join(5)
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        os.kill(self.popen.pid, number)
+
+    def logged(self, text: str) -> bool:
+        """Tell whether the log holds a text."""
+        return text in self.log.read_text(encoding="utf-8")
+
+
+@contextmanager
+def process(mesh: Mesh, product: str, log: Path, **options: Any) -> Iterator[Process]:
+    """Run ``tests/faults/worker.py`` while the block lasts; then kill it if it still runs."""
+    given = json.dumps({"mesh": str(mesh.root), "product": product, **options})
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker", given],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as popen,
+    ):
+        try:
+            yield Process(popen, log)
+        finally:
+            if popen.poll() is None:
+                popen.kill()
+
+
+def dead_letters(mesh: Mesh, product: Product) -> list[tuple[dict[str, str], bytes | None, bytes | None]]:
+    """Return the headers, key and value of all of a product's dead letters."""
+    admin = Admin(mesh.environment.kafka_config())
+    marks = admin.watermarks(admin.topic(product.dead_letter_topic))
+    consumer = Consumer({**mesh.environment.kafka_config(), "group.id": "unused", "enable.auto.commit": False})
+    letters = []
+    try:
+        consumer.assign([TopicPartition(product.dead_letter_topic, p, bound.low) for p, bound in marks.items()])
+        left = sum(bound.end - bound.low for bound in marks.values())
+        deadline = time.monotonic() + 30
+        while left and time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None or message.error():
+                continue
+            left -= 1
+            headers = dict(message.headers() or ())
+            texts = {name: value.decode() for name, value in headers.items() if isinstance(value, bytes)}
+            letters.append((texts, message.key(), message.value()))
+        assert not left, "dead letters cannot be read"
+    finally:
+        consumer.close()
+    return letters

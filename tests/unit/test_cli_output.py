@@ -1,0 +1,172 @@
+"""How rows, reports and errors are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.governance.proof import Verdict
+from headrace.governance.verify import Audit, ProductAudit
+from headrace.schemas.errors import NotApplied
+from headrace.selfserve.output import log_to_stderr, show_rows, visible, write_csv, write_json
+from headrace.selfserve.report import show_audit, write_audit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pytest
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+tables = st.integers(1, 4).flatmap(lambda width: st.lists(st.tuples(*[values] * width), max_size=5))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def written(write: Callable[..., None], *arguments: Any) -> str:
+    out = io.StringIO()
+    write(*arguments, out)
+    return out.getvalue()
+
+
+@given(tables)
+def test_json_is_an_array_of_objects(rows: list[tuple[Any, ...]]) -> None:
+    columns = [f"column {number}" for number in range(len(rows[0]) if rows else 1)]
+    text = written(write_json, columns, iter(rows))
+    assert json.loads(text) == [dict(zip(columns, row, strict=True)) for row in rows]
+    assert text.endswith("]\n")
+
+
+@given(st.lists(st.tuples(st.text(), st.none() | st.integers()), max_size=5))
+def test_csv_reads_back(rows: list[tuple[str, int | None]]) -> None:
+    text = written(write_csv, ["a", 'b,"c"'], iter(rows))
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read == [["a", 'b,"c"'], *([text, "" if number is None else str(number)] for text, number in rows)]
+
+
+def test_csv_tells_null_from_an_empty_text_and_nests_json() -> None:
+    assert written(write_csv, ["a", "b", "c", "d"], iter([(None, "", [1, "x"], True)])) == (
+        'a,b,c,d\n,"","[1, ""x""]",true\n'
+    )
+
+
+def test_a_table_without_a_terminal_has_no_colours_and_is_never_cut() -> None:
+    long = "x" * 500
+    text = written(show_rows, ["name", "n"], iter([(long, 1), (None, 20)]), [False, True])
+    assert "\x1b" not in text
+    header, _, first, second, count = text.splitlines()
+    assert header.split() == ["name", "n"]
+    assert first == f"{long}    1"
+    assert second.split() == ["NULL", "20"]
+    assert count == "2 rows"
+
+
+def test_a_table_that_fits_no_terminal_goes_one_row_below_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    columns = [f"column_{number}" for number in range(9)]
+    show_rows(columns, iter([tuple(range(9))]), [True] * 9, terminal)
+    lines = [line.rstrip() for line in terminal.getvalue().splitlines()]
+    assert lines[0] == "row 1"
+    assert lines[1:10] == [f"column_{number}  {number}" for number in range(9)]
+
+
+def test_a_large_result_is_shown_in_part_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def endless() -> Iterator[tuple[int]]:
+        number = 0
+        while True:
+            yield (number,)
+            number += 1
+
+    text = written(show_rows, ["n"], endless(), [True])
+    assert text.endswith("1,000 rows\n")
+    assert "--format csv" in capsys.readouterr().err
+
+
+def test_a_value_cannot_drive_the_terminal() -> None:
+    text = written(show_rows, ["a\x1b"], iter([("\x1b[31m[bold]red[/bold]\n\x07",)]), [False])
+    assert "\x1b" not in text
+    assert r"\x1b[31m[bold]red[/bold]\n\x07" in text
+
+
+@given(st.text())
+def test_nothing_invisible_is_left(text: str) -> None:
+    shown = visible(text)
+    assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in shown)
+
+
+def test_logs_go_to_stderr_as_logfmt(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr()
+    try:
+        structlog.get_logger("headrace.test").info("committed", rows=3, product="a.b")
+    finally:
+        structlog.reset_defaults()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("timestamp=2")
+    assert shown.err.endswith("Z level=info event=committed rows=3 product=a.b\n")
+
+
+def verdict(partition: int = 0, **found: Any) -> Verdict:
+    def longs(offsets: Iterable[int]) -> Any:
+        return np.array(list(offsets), np.int64)
+
+    faults = {name: longs(found.pop(name, ())) for name in ("missing", "pending", "doubled", "foreign")}
+    counts = {"events": 1_000, "rows": 1_000, "held": 1_000, "dead_lettered": 0, "beyond_retention": 0, "newer": 0}
+    return Verdict(partition=partition, generation=found.pop("generation", 1), **{**counts, **found}, **faults)
+
+
+def audit(*verdicts: Verdict) -> Audit:
+    return Audit((ProductAudit("a.b", "a.b", "id", verdicts),))
+
+
+def test_a_proof_says_what_it_proves() -> None:
+    text = written(show_audit, audit(verdict(0), verdict(1, dead_lettered=3), verdict(1, generation=0, events=None)))
+    assert text.splitlines()[-1] == (
+        "proved: 2,000 events of 1 product, each in its table exactly once (3 dead-lettered)"
+    )
+    assert "gone" in text
+
+
+def test_faults_are_told_with_offsets_and_next_steps() -> None:
+    text = written(show_audit, audit(verdict(2, missing=[5, 6, 7, 9, 20, 30], pending=[40, 42], doubled=[1, 1])))
+    assert "missing: a.b, generation 1, partition 2, offsets 5-7, 9, 20 …\n" in text
+    assert "pending: a.b, generation 1, partition 2, offsets 40 to 42\n" in text
+    assert "doubled: a.b, generation 1, partition 2, offsets 1\n" in text
+    assert "next: headrace sink --until-caught-up" in text
+    assert text.splitlines()[-1] == "not proved: 6 missing, 2 pending, 2 doubled"
+
+
+def test_a_product_that_could_not_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    fault = NotApplied("the table does not exist", where="table a.b", hint="headrace apply")
+    report = Audit((ProductAudit("a.b", "a.b", "", (), fault),))
+    assert written(show_audit, report) == "not proved: 1 product could not be checked\n"
+    assert "error: the table does not exist" in capsys.readouterr().err
+    (product,) = json.loads(written(write_audit, report))["products"]
+    assert product["error"] == {"what": "the table does not exist", "where": "table a.b", "next": "headrace apply"}
+    assert product["proved"] is False
+
+
+def test_the_report_for_programs() -> None:
+    document = json.loads(written(write_audit, audit(verdict(0), verdict(1, foreign=[3, 4, 8]))))
+    assert document["proved"] is False
+    first, second = document["products"][0]["partitions"]
+    assert first == {
+        "partition": 0, "generation": 1, "events": 1000, "rows": 1000, "missing": 0, "pending": 0, "doubled": 0,
+        "foreign": 0, "dead_lettered": 0, "beyond_retention": 0, "newer": 0, "offsets": {},
+    }  # fmt: skip
+    assert (second["foreign"], second["offsets"]) == (3, {"foreign": [[3, 4], [8, 8]]})
