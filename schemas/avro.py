@@ -294,7 +294,12 @@ class _Resolver:
     def _record(self, node: dict[str, Any], path: str, namespace: str | None, inside: tuple[str, ...]) -> Record:
         full = self._defined(node, path, namespace)
         if not isinstance(node.get("fields"), list):
-            raise SchemaError("a record needs fields", path=path, where=self._where, hint='write "fields": [ … ]')
+            raise SchemaError(
+                "this is not valid Avro: a record needs fields",
+                path=path,
+                where=self._where,
+                hint='write "fields": [ … ]',
+            )
         space = full.rpartition(".")[0] or None
         fields = tuple(self._field(field, path, space, (*inside, full)) for field in node["fields"])
         names = [field.name for field in fields]

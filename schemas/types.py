@@ -18,6 +18,8 @@ array, map, record         list, map, struct
 ["null", X], [X, "null"]   X, optional
 =========================  ================  =========================================================
 
+Of dates and timestamps a table holds the years 1 to 9999, of a map one value a key: `headrace.streams.storable`.
+
 Refused: times of day (Spark cannot read a table that has Iceberg's ``time``), nanosecond timestamps (Iceberg format v2
 has none), ``duration``, unions of several branches, ``null`` alone, records without fields, ``fixed`` of no bytes or,
 as a decimal, of more than 32, names that differ in case only, defaults that are no value of their field's type.

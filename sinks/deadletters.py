@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
@@ -11,6 +12,7 @@ from headrace.streams.kafka import Problems, kafka_error, open_producer, produce
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from threading import Event
 
     from confluent_kafka import KafkaError, Message
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 # A broker that takes longer is down for a batch's purposes; the batch waits and the letters are sent again.
 _FLUSH_TIMEOUT_S = 30.0
+# How often a send that waits looks whether it should still wait.
+_LOOK_S = 0.2
 # The highest value that the client allows.
 _MESSAGE_MAX_BYTES = 1_000_000_000
 
@@ -29,10 +33,12 @@ class DeadLetters:
     Args:
         config: the environment's librdkafka properties.
         product: the product whose letters these are.
+        abandon: nothing is waited for any longer once it is set: a sink that must stop cannot wait for a broker.
     """
 
-    def __init__(self, config: Mapping[str, str], product: Product) -> None:
+    def __init__(self, config: Mapping[str, str], product: Product, abandon: Event) -> None:
         self._product = product
+        self._abandon = abandon
         self._problems = Problems()
         self._producer = open_producer(
             producer_config(
@@ -66,14 +72,23 @@ class DeadLetters:
                     )
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
+                    if self._abandon.is_set():
+                        raise Unavailable("dead letters cannot be sent any more", where=topic) from None
+                    self._producer.poll(_LOOK_S)
                 except KafkaException as error:
                     raise kafka_error(error, where=topic) from None
-        left = self._producer.flush(_FLUSH_TIMEOUT_S)
+        left = self._flush()
         if self._failure is not None:
             raise kafka_error(self._failure, where=topic)
         if left:
             raise Unavailable(f"{left} dead letters were not acknowledged", where=topic, hint="they are sent again")
+
+    def _flush(self) -> int:
+        """Wait for acknowledgements; return how many letters have none."""
+        deadline = time.monotonic() + _FLUSH_TIMEOUT_S
+        while (left := self._producer.flush(_LOOK_S)) and time.monotonic() < deadline and not self._abandon.is_set():
+            pass
+        return left
 
     def close(self) -> None:
         """Give up what is still under way. Letters whose ``send`` returned have been acknowledged."""

@@ -12,7 +12,7 @@ from headrace.schemas.masking import Masker
 from headrace.schemas.policy import masks_over
 from headrace.schemas.types import unsupported
 from headrace.sinks.batch import Chunk, Letter
-from headrace.sinks.evolution import follow, version_of
+from headrace.sinks.evolution import follow, followed_version, version_of
 from headrace.sinks.files import Shape
 from headrace.streams.decode import Decoder
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
 
     from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
@@ -53,6 +54,7 @@ class Decoding:
         self._hmac_key = hmac_key
         self._decoders: dict[int, Decoder] = {}
         self._shape = self._shaped(())
+        self._newest = 0
 
     def chunk(self, frame: Frame) -> Chunk:
         """Decode a frame. What cannot be decoded becomes letters; nothing of a message's content is ever raised.
@@ -79,8 +81,18 @@ class Decoding:
             letters=tuple(_letters(frame, decoded.refused, UNDECODABLE)),
         )
 
-    def shape(self) -> Shape:
-        """Return how events become rows, with the versions that the table has followed so far."""
+    def shape(self, table: Table) -> Shape:
+        """Return how events become rows, with the versions that the table has followed so far.
+
+        A version that tags a field masks it in events of all versions, so a version counts from the moment that
+        anybody made the table follow it, not from its first event here.
+
+        Raises:
+            Unavailable: registry, catalog or storage does not answer.
+            ProductStopped: the table cannot follow a version.
+        """
+        if followed_version(table) > self._newest:
+            self._follow(self._versions())
         return self._shape
 
     def _decoder(self, schema_id: int) -> Decoder | Refusal:
@@ -98,13 +110,21 @@ class Decoding:
         if faults:
             path, what, hint = faults[0]
             raise _not_carried(self._product, SchemaError(what, path=path, hint=hint))
-        self._follow(self._registry.versions(self._product.subject))
+        self._follow(self._versions())
         decoder = self._decoders[schema_id] = Decoder(version.schema, schema_id)
         return decoder
 
+    def _versions(self) -> Sequence[RegisteredSchema]:
+        try:
+            return self._registry.versions(self._product.subject)
+        except SchemaError as error:
+            raise _not_carried(self._product, error) from None
+
     def _follow(self, versions: Sequence[RegisteredSchema]) -> None:
         shape = self._shaped(versions)
-        follow(self._catalog, shape.product, versions)
+        table = follow(self._catalog, shape.product, versions)
+        # The registry may have lost versions that the table has followed: they are not asked for again and again.
+        self._newest = followed_version(table)
         self._shape = shape
 
     def _shaped(self, versions: Sequence[RegisteredSchema]) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pyiceberg.typedef import Record as PartitionValues
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import ProductStopped
 from headrace.schemas.types import METADATA_NAMES, arrow_field
+from headrace.sinks.evolution import followed_version
 from headrace.streams.columns import Columns
 
 if TYPE_CHECKING:
@@ -43,15 +44,25 @@ _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written file and what it was written for: it can be committed only while both still are the table's own."""
+    """A written file and what it was written for: it can be committed only while all that still is the table's own.
+
+    ``version`` is the subject's version that the table had followed: a newer one may mask more fields.
+    """
 
     file: DataFile | None
     schema_id: int
     spec_id: int
+    version: int
+
+    @classmethod
+    def for_(cls, table: Table, file: DataFile | None) -> Self:
+        """Return a file that was written for the table as it is in this handle."""
+        metadata = table.metadata
+        return cls(file, metadata.current_schema_id, metadata.default_spec_id, followed_version(table))
 
     def fits(self, table: Table) -> bool:
-        """Tell whether the table still has the schema and the partitioning that the file was written for."""
-        return self.schema_id == table.metadata.current_schema_id and self.spec_id == table.metadata.default_spec_id
+        """Tell whether the table still has schema, partitioning and version that the file was written for."""
+        return self == Written.for_(table, self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,7 @@ def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
             hint="take the partition spec back, or upgrade headrace",
         )
     if not rows.num_rows:
-        return Written(None, metadata.current_schema_id, metadata.default_spec_id)
+        return Written.for_(table, None)
     path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
     with catalog_errors(f"table {product.name}"):
         output = table.io.new_output(path)
@@ -141,7 +152,7 @@ def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
-    return Written(file, metadata.current_schema_id, metadata.default_spec_id)
+    return Written.for_(table, file)
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, object]:

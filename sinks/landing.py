@@ -93,14 +93,14 @@ class Desk:
         product: the product.
         catalog: its domain's catalog.
         post: where dead letters go.
-        shape: how events become rows, as of now (the table may have followed another version meanwhile).
+        shape: how events become rows of the table as it is now (it may have followed another version meanwhile).
         topic_id: asks Kafka for the topic's id.
     """
 
     product: Product
     catalog: Catalog
     post: Post
-    shape: Callable[[], Shape]
+    shape: Callable[[Table], Shape]
     topic_id: Callable[[], str]
 
 
@@ -206,7 +206,7 @@ class Landing:
         raise Bug(f"a commit failed in an unforeseen way ({type(doubt).__name__})") from doubt
 
     def _write(self, table: Table) -> None:
-        rows = self.desk.shape().rows(table, self.chunks, self.base.generation)
+        rows = self.desk.shape(table).rows(table, self.chunks, self.base.generation)
         self._written = write_rows(table, rows, self.desk.product)
 
     def _stage(self, table: Table, ledger: Ledger) -> Staged:

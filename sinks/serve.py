@@ -6,6 +6,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
@@ -24,7 +25,6 @@ from headrace.streams.reader import KafkaReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from threading import Event
 
     from pyiceberg.catalog import Catalog
 
@@ -143,9 +143,12 @@ class ProductSink:
         catalog = setting.catalog or open_catalog(mesh.environment, mesh.domain_of(product))
         admin = Admin(kafka)
         decoding = Decoding(product, mesh.policy, catalog, setting.registry, setting.hmac_key)
-        post = DeadLetters(kafka, product)
+        abandon = Event()
+        post = DeadLetters(kafka, product, abandon)
         desk = Desk(product, catalog, post, decoding.shape, lambda: admin.topic(product.topic).id)
-        works = Works(product, admin, decoding, desk, setting.limits, self._patience, setting.observe, self._landed)
+        works = Works(
+            product, admin, decoding, desk, setting.limits, self._patience, setting.observe, self._landed, abandon
+        )
 
         def open_reader(rebalance: Rebalance) -> KafkaReader:
             return KafkaReader(kafka, product.topic, product.sink_group, rebalance)

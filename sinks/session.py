@@ -10,7 +10,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Event
 from typing import TYPE_CHECKING, Self
 
 from headrace.schemas.errors import ProductStopped, Unavailable
@@ -22,6 +21,7 @@ from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from threading import Event
     from types import TracebackType
 
     from headrace.schemas.product import Product
@@ -50,7 +50,8 @@ class Works:
     """What a session works with; all of it belongs to one product.
 
     ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
-    commit and how many seconds landing took, waits included.
+    commit and how many seconds landing took, waits included. ``abandon`` is set when the session ends: from then on
+    nothing waits any longer.
     """
 
     product: Product
@@ -61,6 +62,7 @@ class Works:
     patience: Patience
     observe: Callable[[Step], None]
     landed: Callable[[Landed, float], None]
+    abandon: Event
 
 
 class Session:
@@ -81,7 +83,7 @@ class Session:
         self._base: Ledger | None = None
         self._batch = Batch({})
         self._landing: Future[Landed] | None = None
-        self._abandon = Event()
+        self._abandon = works.abandon
         self._look_s = 0.0
         self._tell_s = 0.0
         self._landing_since_s = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -28,6 +29,8 @@ _CONSUME_ROWS = 500
 _POLL_ROWS = MAX_BLOCK_ROWS
 # What librdkafka retries by itself and reports only as news.
 _NEWS = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_MSG_TIMED_OUT"})
+# Leaving a group takes milliseconds; without having left, a worker is missed after its session's time-out.
+_CLOSE_S = 3.0
 # A worker that died is missed after this; the broker's lowest default bound is 6 s.
 _DEFAULTS: Mapping[str, str] = {
     "session.timeout.ms": "10000",
@@ -93,7 +96,7 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group. Returns within seconds, whatever the broker does."""
         ...
 
 
@@ -183,7 +186,10 @@ class KafkaReader:
 
     def close(self) -> None:
         """See :meth:`Reader.close`."""
-        self._consumer.close()
+        # With the broker away in the middle of an offset commit, the client waits for it for ever.
+        leaving = Thread(target=self._consumer.close, name=f"leave-{self._topic}", daemon=True)
+        leaving.start()
+        leaving.join(_CLOSE_S)
 
     def _consume(self, timeout_s: float) -> list[Message]:
         try:

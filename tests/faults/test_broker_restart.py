@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from headrace.selfserve.stack.embedded import EmbeddedStack, embedded_stack
-from headrace.sinks.landing import Step
 from headrace.sinks.session import STOP_S
 from tests.support.meshes import ORDER, ORDERS, Cluster, encoded, ids, order, query, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, registered_id, running
@@ -19,6 +17,8 @@ from tests.support.sinks import assert_exactly_once, caught_up, events, eventual
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from headrace.sinks.landing import Step
 
 
 BURST = 500
@@ -132,10 +132,8 @@ def test_a_sink_that_waits_for_a_broker_stops_at_once(
         assert eventually(lambda: sink.rows(ORDERS) == 100)
         kill(stack, "kafka")
         assert eventually(lambda: bool(sink.logged("waiting")), within_s=60), sink.logs
-        begun = time.monotonic()
         sink.stop.set()
-        assert eventually(lambda: sink.ended(ORDERS), within_s=STOP_S)
-    print("STOPPED", time.monotonic()-begun)
+        assert eventually(lambda: sink.ended(ORDERS), within_s=STOP_S), sink.logs
     assert sink.outcomes == {ORDERS: True}
 
 
@@ -155,10 +153,9 @@ def test_a_sink_whose_batch_cannot_land_without_a_broker_stops_within_its_time(
     with running(mesh, observe=observe) as sink:
         send(mesh, product.topic, [("poison", b"{}"), *events(mesh, product, map(order, range(100)))])
         assert killed.wait(30)
-        begun = time.monotonic()
         sink.stop.set()
-        assert eventually(lambda: sink.ended(ORDERS), within_s=60)
-    print("STOPPED", time.monotonic()-begun, sink.logs)
+        # It tries to land for as long as it may, and then gives the batch up and leaves the group.
+        assert eventually(lambda: sink.ended(ORDERS), within_s=STOP_S + 5), sink.logs
     assert sink.outcomes == {ORDERS: True}
     up_again(stack, own)
     assert caught_up(mesh).outcomes == {ORDERS: True}

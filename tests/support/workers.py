@@ -130,7 +130,7 @@ class Worker:
         self._decoder = Decoder(schema, SCHEMA_ID)
         masker = Masker(self.log.product.masks, b"k" * 32)
         self._shape = Shape(self.log.product, schema.record, masker, key_masked=False)
-        self._desk = Desk(self.log.product, self.catalog, self.mailbox, lambda: self._shape, lambda: TOPIC_ID)
+        self._desk = Desk(self.log.product, self.catalog, self.mailbox, lambda _: self._shape, lambda: TOPIC_ID)
 
     def run(self) -> None:
         """Land everything; start from the ledger again where another worker was quicker."""

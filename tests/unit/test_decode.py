@@ -6,7 +6,6 @@ import datetime as dt
 import io
 import json
 import math
-import os
 import random
 import struct
 from decimal import Decimal
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.timeout(60)
 SCHEMA_ID = 7
 HEADER = struct.pack(">bI", 0, SCHEMA_ID)
 EXAMPLES = settings(
-    max_examples=int(os.environ.get('HX','60')), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
