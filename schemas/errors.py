@@ -26,6 +26,7 @@ Foreign exceptions are mapped to this tree at one seam for each library: ``schem
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -79,11 +80,17 @@ class MeshError(UserError):
     """Faults of a mesh folder. ``faults`` holds every one that a single run finds, in the order of their places."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(sorted(faults))
+        self.faults = tuple(sorted(faults, key=_place))
         count = len(self.faults)
         super().__init__(
             "\n".join([f"the mesh has {count} fault{'s' if count != 1 else ''}:", *map(str, self.faults)]),
         )
+
+
+def _place(fault: Fault) -> tuple[list[str | int], str]:
+    """Return what puts line 2 before line 19."""
+    parts = re.split(r"(\d+)", fault.where)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], fault.what
 
 
 class SchemaError(UserError):

@@ -54,9 +54,9 @@ def test_an_error_is_shown_with_its_place_and_the_next_step() -> None:
 
 
 def test_all_faults_of_a_mesh_are_shown_in_order() -> None:
-    error = MeshError([Fault("b:2", "second"), Fault("a:1", "first", "mend it")])
-    assert [fault.where for fault in error.faults] == ["a:1", "b:2"]
-    assert str(error) == "the mesh has 2 faults:\na:1: first (mend it)\nb:2: second"
+    error = MeshError([Fault("b:2", "second"), Fault("a:19", "later"), Fault("a:1", "first", "mend it")])
+    assert [fault.where for fault in error.faults] == ["a:1", "a:19", "b:2"]
+    assert str(error) == "the mesh has 3 faults:\na:1: first (mend it)\na:19: later\nb:2: second"
     assert "1 fault:" in str(MeshError([Fault("a", "b")]))
 
 
