@@ -43,7 +43,7 @@ class Cluster:
     endpoints: Endpoints
 
     def mesh(self, root: Path, *, prefix: str, schemas: Mapping[str, Mapping[str, Any]] | None = None) -> Mesh:
-        """Write a mesh of one-file products (default: ``shop.orders``) and load it in an environment on this cluster."""
+        """Write a mesh (default: of ``shop.orders`` alone) and load it in an environment on this cluster."""
         write_mesh(root, self.endpoints, prefix, schemas or {ORDERS: ORDER})
         return load_mesh(root, environment="cluster")
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from headrace.schemas.avro import (
-    MAX_DEPTH,
     MAX_SCHEMA_BYTES,
     Array,
     AvroSchema,
@@ -22,6 +21,7 @@ from headrace.schemas.avro import (
     is_null,
     optional_of,
 )
+from headrace.schemas.avro_resolver import MAX_DEPTH
 from headrace.schemas.errors import SchemaError
 
 pytestmark = pytest.mark.timeout(20)
