@@ -165,6 +165,11 @@ class Process:
         self._reader.join(5)
         return status
 
+    def lands(self, *, within_s: float = 60.0) -> bool:
+        """Wait for the process's first commit; False if it ends without one or takes too long."""
+        eventually(lambda: bool(self.landed) or self.popen.poll() is not None, within_s=within_s)
+        return bool(self.landed)
+
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         os.kill(self.popen.pid, number)

@@ -232,7 +232,8 @@ def test_a_link_to_itself(root: Path) -> None:
     schema = root / ORDERS / "schema.avsc"
     schema.unlink()
     schema.symlink_to(schema)
-    assert "leaves the mesh" in only_fault(root).what
+    # Python 3.13 resolves such a link to itself; before, resolving it fails.
+    assert any(words in only_fault(root).what for words in ("leaves the mesh", "symbolic links"))
 
 
 @pytest.mark.parametrize("storage", ["../elsewhere", "/etc", "a/../b", "A", "", "a//b", "s3://bucket"])
