@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from headrace.sinks.landing import Step
 
 
+# One stack for all of them, in one process of the test run.
+pytestmark = pytest.mark.xdist_group("own-stack")
+
 BURST = 500
 
 
