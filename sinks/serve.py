@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 OnLanded: TypeAlias = "Callable[[Product, Landed], None]"
 
+# A sink asks again, so it may give up sooner than people: a stop waits for the request that is under way.
+ADMIN_TIMEOUT_S = 5.0
+
 _LOG = structlog.get_logger("headrace.sink")
 
 
@@ -141,7 +144,7 @@ class ProductSink:
         setting, mesh = self._setting, self._setting.mesh
         product, kafka = setting.product, setting.mesh.environment.kafka_config()
         catalog = setting.catalog or open_catalog(mesh.environment, mesh.domain_of(product))
-        admin = Admin(kafka)
+        admin = Admin(kafka, request_timeout_s=ADMIN_TIMEOUT_S)
         decoding = Decoding(product, mesh.policy, catalog, setting.registry, setting.hmac_key)
         abandon = Event()
         post = DeadLetters(kafka, product, abandon)

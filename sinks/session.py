@@ -126,6 +126,12 @@ class Session:
         product = self._works.product
         topic = self._works.admin.topic(product.topic)
         lows = {partition: marks.low for partition, marks in self._works.admin.watermarks(topic).items()}
+        if not lows.keys() >= set(partitions):
+            raise Unavailable(
+                "partitions are assigned that the broker asked does not know yet",
+                where=f"topic {product.topic}",
+                hint="it is asked again",
+            )
         table = load_table(self._works.desk.catalog, product)
         ledger = read_ledger(table, product) or Ledger.begin(topic.id, lows)
         if ledger.topic_id != topic.id:

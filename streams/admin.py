@@ -28,7 +28,6 @@ Answer = TypeVar("Answer")
 
 # A healthy broker answers an admin request within a second; a controller that moves needs some more.
 REQUEST_TIMEOUT_S = 15.0
-_TIMEOUT: Mapping[str, float] = {"request_timeout": REQUEST_TIMEOUT_S}
 _VISIBLE_S = 0.02
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
@@ -54,17 +53,19 @@ class Watermarks:
 class Admin:
     """Asks a cluster about topics and makes them. Use one for as long as it is needed; it needs no closing.
 
-    Every method raises `Unavailable` (with the broker's address) if the cluster does not answer within 15 s,
+    Every method raises `Unavailable` (with the broker's address) if the cluster does not answer in time,
     `SettingsError` if it refuses the credentials, `UserError` if a right is missing.
 
     Args:
         config: the environment's librdkafka properties.
+        request_timeout_s: how long to wait for an answer.
 
     Raises:
         SettingsError: if a property is unknown or has a wrong value.
     """
 
-    def __init__(self, config: Mapping[str, str]) -> None:
+    def __init__(self, config: Mapping[str, str], *, request_timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        self._timeout = {"request_timeout": request_timeout_s}
         self.address = str(config.get("bootstrap.servers", ""))
         self._problems = Problems()
         full = client_config(config, self._problems)
@@ -78,7 +79,7 @@ class Admin:
         """Return those of the topics that exist, by name."""
         if not topics:
             return {}
-        futures = self._request(lambda: self._client.describe_topics(TopicCollection(list(topics)), **_TIMEOUT))
+        futures = self._request(lambda: self._client.describe_topics(TopicCollection(list(topics)), **self._timeout))
         found = {}
         for name, future in futures.items():
             try:
@@ -120,7 +121,7 @@ class Admin:
             UserError: if the broker refuses the topic.
         """
         new = NewTopic(name, num_partitions=partitions, config=dict(config))
-        future = self._request(lambda: self._client.create_topics([new], **_TIMEOUT))[name]
+        future = self._request(lambda: self._client.create_topics([new], **self._timeout))[name]
         try:
             future.result()
         except KafkaException as error:
@@ -137,7 +138,7 @@ class Admin:
     def config(self, topic: str) -> Mapping[str, str]:
         """Return the topic's settings that hold now, defaults included."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        futures = self._request(lambda: self._client.describe_configs([resource], **_TIMEOUT))
+        futures = self._request(lambda: self._client.describe_configs([resource], **self._timeout))
         entries = self._result(futures[resource], topic)
         return {name: str(entry.value) for name, entry in entries.items()}
 
@@ -151,14 +152,14 @@ class Admin:
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=changes)
-        futures = self._request(lambda: self._client.incremental_alter_configs([resource], **_TIMEOUT))
+        futures = self._request(lambda: self._client.incremental_alter_configs([resource], **self._timeout))
         self._result(futures[resource], topic)
 
     def _offsets(
         self, topic: Topic, spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
     ) -> Mapping[int, int]:
         asked = {TopicPartition(topic.name, partition): spec for partition in range(topic.partitions)}
-        futures = self._request(lambda: self._client.list_offsets(asked, isolation_level=isolation, **_TIMEOUT))
+        futures = self._request(lambda: self._client.list_offsets(asked, isolation_level=isolation, **self._timeout))
         return {place.partition: self._result(future, topic.name).offset for place, future in futures.items()}
 
     def _request(self, request: Callable[[], Answer]) -> Answer:
