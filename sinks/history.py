@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from headrace.schemas.catalog import catalog_errors
-from headrace.sinks.ledger import PROPERTY_KEY, Ledger, trusted_property, walk
+from headrace.sinks.ledger import PROPERTY_KEY, Ledger, Walk, trusted_property, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,9 @@ def read_ledger(table: Table, product: Product) -> Ledger | None:
     """
     metadata = table.metadata
     found = walk(metadata.current_snapshot(), metadata.snapshot_by_id)
+    if metadata.current_snapshot() is None and metadata.next_sequence_number() > 1:
+        # Somebody has removed the branch: the table is not new, and its rows are not there to be seen.
+        found = Walk(None, whole=False)
     if found.ledger is not None or found.whole:
         return found.ledger
     with catalog_errors(f"table {product.name}"):

@@ -237,7 +237,7 @@ def trusted_property(text: str | None, last_rows: Mapping[int, int]) -> Ledger:
         raise ProductStopped(
             f"the table's history was expired and its property does not agree with its rows: "
             f"property {_shown(claimed) if found else 'missing'}, rows {_shown(last_rows)}",
-            hint="roll the table back to a snapshot that carries a ledger, or make it anew with `headrace apply`",
+            hint="roll the table back to a snapshot that carries a ledger, or drop it and run `headrace apply`",
         )
     return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,11 +16,13 @@ from headrace.schemas.catalog import open_catalog
 from headrace.schemas.errors import HeadraceError, Stale, Unavailable
 from headrace.schemas.registry import Registry
 from headrace.sinks.batch import Limits
+from headrace.sinks.catchup import Targets
 from headrace.sinks.deadletters import DeadLetters
 from headrace.sinks.decoding import Decoding
 from headrace.sinks.landing import Desk
 from headrace.sinks.patience import Patience
-from headrace.sinks.session import Session, Works
+from headrace.sinks.pipeline import Pipeline
+from headrace.sinks.session import STOP_S, Session, Works
 from headrace.streams.admin import Admin
 from headrace.streams.reader import KafkaReader
 
@@ -61,13 +64,23 @@ def serve(
     """
     chosen = [mesh.product(name) for name in products] or list(mesh.products)
     hmac_key = mesh.environment.hmac_key()
-    with Registry(mesh.environment.registry_config()) as registry, ThreadPoolExecutor(len(chosen) or 1) as threads:
+    with Registry(mesh.environment.registry_config()) as registry:
+        settings = [Setting(mesh, product, registry, hmac_key, on_landed=on_landed or _ignore) for product in chosen]
         sinks = [
-            ProductSink(Setting(mesh, product, registry, hmac_key, on_landed=on_landed or _ignore))
-            for product in chosen
+            Pipeline(f"sink-{setting.product.name}").submit(
+                partial(ProductSink(setting).run, stop, until_caught_up=until_caught_up)
+            )
+            for setting in settings
         ]
-        outcomes = [threads.submit(sink.run, stop, until_caught_up=until_caught_up) for sink in sinks]
-        return all(outcome.result() for outcome in outcomes)
+        try:
+            # Each is waited for, also behind one that failed.
+            outcomes = [sink.result() for sink in sinks]
+            return all(outcomes)
+        except BaseException:
+            # Ctrl-C here, or a fault that is no product's own: the others land once more, within the time of a stop.
+            stop.set()
+            wait(sinks, STOP_S)
+            raise
 
 
 def _ignore(product: Product, landed: Landed) -> None:
@@ -114,12 +127,16 @@ class ProductSink:
         self._setting = setting
         self._log = _LOG.bind(product=str(setting.product.name))
         self._patience = Patience(self._waiting)
+        self._between = Patience(self._waiting, repeated=(Unavailable, Stale))
+        self._targets: Targets | None = None
+        self._progress = False
 
     def run(self, stop: Event, *, until_caught_up: bool = False) -> bool:
         """Run sessions until ``stop`` is set or all is caught up; False if the product stopped on a fault."""
         try:
-            self._patience.with_(lambda: self._sessions(stop, until_caught_up=until_caught_up), stop)
-        except Unavailable as error:
+            while not self._between.with_(lambda: self._one_session(stop, until_caught_up=until_caught_up), stop):
+                pass
+        except (Unavailable, Stale) as error:
             # Only a stop ends the waiting: what was not landed is read again next time.
             self._log.warning("stopped while waiting", what=str(error))
         except HeadraceError as error:
@@ -131,20 +148,30 @@ class ProductSink:
             return False
         return True
 
-    def _sessions(self, stop: Event, *, until_caught_up: bool) -> None:
-        while True:
-            try:
-                self._session(stop, until_caught_up=until_caught_up)
-            except Stale as error:
-                self._log.warning("another worker has moved the table: starting from its ledger", what=error.what)
-            else:
-                return
+    def _one_session(self, stop: Event, *, until_caught_up: bool) -> bool:
+        """Run a session. False: it broke off after it had landed something, so what went wrong before is forgotten.
+
+        Raises:
+            Unavailable: it broke off before it had landed anything.
+            Stale: likewise, because another worker has moved the table.
+        """
+        self._progress = False
+        try:
+            self._session(stop, until_caught_up=until_caught_up)
+        except (Unavailable, Stale) as error:
+            if stop.is_set() or not self._progress:
+                raise
+            self._waiting(error)
+            return False
+        return True
 
     def _session(self, stop: Event, *, until_caught_up: bool) -> None:
         setting, mesh = self._setting, self._setting.mesh
-        product, kafka = setting.product, setting.mesh.environment.kafka_config()
+        product, kafka = setting.product, mesh.environment.kafka_config()
         catalog = setting.catalog or open_catalog(mesh.environment, mesh.domain_of(product))
         admin = Admin(kafka, request_timeout_s=ADMIN_TIMEOUT_S)
+        if until_caught_up and self._targets is None:
+            self._targets = Targets(admin.watermarks(admin.topic(product.topic)))
         decoding = Decoding(product, mesh.policy, catalog, setting.registry, setting.hmac_key)
         abandon = Event()
         post = DeadLetters(kafka, product, abandon)
@@ -158,11 +185,12 @@ class ProductSink:
 
         try:
             with Session(works, open_reader) as session:
-                session.run(stop, until_caught_up=until_caught_up)
+                session.run(stop, self._targets)
         finally:
             post.close()
 
     def _landed(self, landed: Landed, seconds: float) -> None:
+        self._progress = True
         self._log.info(
             "committed",
             rows=landed.rows,
@@ -173,7 +201,7 @@ class ProductSink:
         )
         self._setting.on_landed(self._setting.product, landed)
 
-    def _waiting(self, error: Unavailable) -> None:
+    def _waiting(self, error: HeadraceError) -> None:
         self._log.warning("waiting", what=error.what, where=error.where, next=error.hint)
 
 

@@ -7,16 +7,18 @@ while one batch lands the next one is read, and at most two batches are in memor
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from headrace.schemas.errors import ProductStopped, Unavailable
+from headrace.schemas.errors import Bug, ProductStopped, Unavailable
 from headrace.sinks.batch import Batch, Chunk
 from headrace.sinks.history import read_ledger
 from headrace.sinks.landing import Landed, Landing, topic_made_anew
 from headrace.sinks.ledger import Ledger, gaps
+from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Limits
+    from headrace.sinks.catchup import Targets
     from headrace.sinks.decoding import Decoding
     from headrace.sinks.landing import Desk, Step
     from headrace.sinks.patience import Patience
-    from headrace.streams.admin import Admin, Watermarks
+    from headrace.streams.admin import Admin
     from headrace.streams.frames import Frame
     from headrace.streams.reader import Polled, Reader, Rebalance
 
@@ -81,13 +84,15 @@ class Session:
     def __init__(self, works: Works, open_reader: Callable[[Rebalance], Reader]) -> None:
         self._works = works
         self._base: Ledger | None = None
+        self._ledger: Ledger | None = None
         self._batch = Batch({})
         self._landing: Future[Landed] | None = None
         self._abandon = works.abandon
         self._look_s = 0.0
         self._tell_s = 0.0
         self._landing_since_s = 0.0
-        self._pipeline = ThreadPoolExecutor(1, thread_name_prefix=f"land-{works.product.name}")
+        self._grace_s = REVOKE_S
+        self._pipeline = Pipeline(f"land-{works.product.name}")
         self._reader = open_reader(self)
 
     def __enter__(self) -> Self:
@@ -100,21 +105,31 @@ class Session:
         self._batch = Batch({})
         # The reader is left first: its revocation finds nothing to land, and others take over sooner.
         self._reader.close()
-        self._pipeline.shutdown(wait=True, cancel_futures=True)
+        self._pipeline.close(self._grace_s)
         if error is None or isinstance(error, Unavailable):
             self._last_word()
 
-    def run(self, stop: Event, *, until_caught_up: bool = False) -> None:
-        """Read and land until ``stop`` is set, then land once more; or until caught up."""
-        targets = self._targets() if until_caught_up else None
+    def run(self, stop: Event, targets: Targets | None = None) -> None:
+        """Read and land until ``stop`` is set, then land once more; or until the table holds the targets.
+
+        Raises:
+            Unavailable: also if the last batch did not land within 10 s of the stop; it is read again next time.
+        """
         while not stop.is_set():
             self._take(self._reader.poll(POLL_S))
             self._collect()
+            if targets is not None and self._caught_up(targets):
+                return
             if self._due(targets):
                 self._land_or_pause()
-            elif targets is not None and self._caught_up(targets):
-                return
         self._drain(STOP_S)
+        self._grace_s = 0.0
+        if self._batch or self._landing is not None:
+            raise Unavailable(
+                "stopped before the last batch was committed",
+                where=f"topic {self._works.product.topic}",
+                hint="nothing is lost: it is read again at the next start",
+            )
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Start new partitions where the table's ledger says. See :class:`headrace.streams.reader.Rebalance`.
@@ -138,7 +153,7 @@ class Session:
             raise topic_made_anew(product, ledger.topic_id, topic.id)
         for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
             raise _gap(product, partition, first, low)
-        self._base = ledger
+        self._base = self._ledger = ledger
         positions = {partition: ledger.next(partition) for partition in partitions}
         self._batch.positions.update(positions)
         return positions
@@ -163,18 +178,18 @@ class Session:
     def _take(self, polled: Polled) -> None:
         now_s = time.monotonic()
         for frame in polled.frames:
-            self._batch.add(frame, self._pipeline.submit(self._decode, frame), now_s)
+            self._batch.add(frame, self._pipeline.submit(partial(self._decode, frame)), now_s)
         for partition, position in polled.ends.items():
             self._batch.end_of_partition(partition, position, now_s)
         if polled.trouble is not None and now_s >= self._tell_s:
             self._tell_s = now_s + TELL_S
             self._works.patience.report(polled.trouble)
 
-    def _due(self, targets: Mapping[int, Watermarks] | None) -> bool:
+    def _due(self, targets: Targets | None) -> bool:
         if self._batch.due(self._works.limits, time.monotonic()):
             return True
         # Nobody waits for more: what was there at the start has been read.
-        return bool(self._batch) and targets is not None and self._reached(targets, self._batch.positions)
+        return bool(self._batch) and targets is not None and targets.read(self._batch.positions)
 
     def _land_or_pause(self) -> None:
         if self._landing is not None:
@@ -182,7 +197,10 @@ class Session:
             return
         batch, self._batch = self._batch, self._batch.next()
         self._landing_since_s = time.monotonic()
-        self._landing = self._pipeline.submit(self._land, batch)
+        base = self._base
+        if base is None:
+            raise Bug("a batch was read before a ledger was")
+        self._landing = self._pipeline.submit(lambda: self._land(batch, base))
         self._reader.resume()
 
     def _collect(self) -> None:
@@ -197,13 +215,14 @@ class Session:
 
         That it was refused says more than that its partitions were taken away.
         """
-        if self._landing is not None and not self._landing.cancelled():
+        if self._landing is not None and self._landing.done() and not self._landing.cancelled():
             with suppress(Unavailable):
                 self._outcome(self._landing)
 
     def _outcome(self, landing: Future[Landed]) -> Landed:
         self._landing = None
         landed = landing.result()
+        self._ledger = landed.ledger
         self._works.landed(landed, time.monotonic() - self._landing_since_s)
         return landed
 
@@ -220,43 +239,30 @@ class Session:
     def _decode(self, frame: Frame) -> Chunk:
         return self._works.patience.with_(lambda: self._works.decoding.chunk(frame), self._abandon)
 
-    def _land(self, batch: Batch) -> Landed:
+    def _land(self, batch: Batch, base: Ledger) -> Landed:
         chunks = [chunk.result() for chunk in batch.chunks]
-        if self._base is None:
-            raise Unavailable("a batch without a ledger to start from")
-        landing = Landing(self._works.desk, self._base, batch.ranges(chunks), chunks)
+        landing = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
 
         def drive() -> Landed:
             for step in landing:
                 self._works.observe(step)
             if landing.landed is None:
-                raise Unavailable("the landing ended without an outcome")
+                raise Bug("the landing ended without an outcome")
             return landing.landed
 
         return self._works.patience.with_(drive, self._abandon)
 
-    def _targets(self) -> Mapping[int, Watermarks]:
-        admin = self._works.admin
-        return admin.watermarks(admin.topic(self._works.product.topic))
-
-    def _caught_up(self, targets: Mapping[int, Watermarks]) -> bool:
-        """Tell whether the table holds everything up to the targets; other workers' partitions count too."""
-        if self._landing is not None:
-            return False
-        if self._reached(targets, self._batch.positions) and self._batch.positions.keys() >= targets.keys():
-            return not self._batch
+    def _caught_up(self, targets: Targets) -> bool:
+        """Tell whether the table holds the targets; other workers' partitions count too."""
+        if targets.held_by(self._ledger):
+            return True
         now_s = time.monotonic()
-        if self._batch or now_s < self._look_s:
+        if self._batch or self._landing is not None or now_s < self._look_s:
             return False
         self._look_s = now_s + LOOK_S
-        ledger = read_ledger(load_table(self._works.desk.catalog, self._works.product), self._works.product)
-        return all((ledger.next(p) if ledger else marks.low) >= marks.end for p, marks in targets.items())
-
-    @staticmethod
-    def _reached(targets: Mapping[int, Watermarks], positions: Mapping[int, int]) -> bool:
-        return bool(positions) and all(
-            position >= targets[partition].end for partition, position in positions.items() if partition in targets
-        )
+        product = self._works.product
+        self._ledger = read_ledger(load_table(self._works.desk.catalog, product), product)
+        return targets.held_by(self._ledger)
 
 
 def _gap(product: Product, partition: int, first: int, low: int) -> ProductStopped:

@@ -145,7 +145,7 @@ def test_a_new_optional_field_is_a_new_version_and_a_required_one_is_refused(roo
     add_field(root, {"name": "gate", "type": ["null", "string"], "default": None, "doc": "gate"})
     second = load_mesh(root)
     subject = second.product(FLIGHTS).subject
-    assert apply_quietly(second) == (f"version 2 of subject {subject}",)
+    assert apply_quietly(second) == (f"version 2 of subject {subject}", "table operations.flights (version 2)")
     with Registry(second.environment.registry_config()) as registry:
         assert [version.version for version in registry.versions(subject)] == [1, 2]
         one, two = registry.versions(subject)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
-from pyiceberg.table.update import RemovePropertiesUpdate, SetPropertiesUpdate
+from pyiceberg.table.update import RemovePropertiesUpdate, RemoveSnapshotRefUpdate, SetPropertiesUpdate
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped
@@ -144,3 +144,12 @@ def test_the_last_rows_are_of_the_highest_generation(lake: Lake) -> None:
     for partition, offset, generation in [(0, 900, 1), (1, 5, 2), (0, 7, 2), (1, 6, 2), (0, 3, 2), (2, 800, 1)]:
         foreign_append(lake, partition, offset, generation)
     assert last_rows(lake.table) == {0: 7, 1: 6}
+
+
+def test_a_table_whose_branch_was_removed_is_not_taken_for_a_new_one(lake: Lake) -> None:
+    assert read(lake) is None
+    lake.add(events(1, 2))
+    assert read(lake) is not None
+    lake.catalog.commit_table(lake.reload(), (), (RemoveSnapshotRefUpdate(ref_name="main"),))
+    with pytest.raises(ProductStopped):
+        read(lake)

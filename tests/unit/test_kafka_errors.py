@@ -59,11 +59,10 @@ def test_settings_that_librdkafka_refuses_are_named_without_their_value() -> Non
 
 
 def test_a_cluster_that_does_not_answer_is_unavailable_and_silent(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("headrace.streams.admin._TIMEOUT", {"request_timeout": 1.0})
     with caplog.at_level(logging.DEBUG, "headrace.librdkafka"), pytest.raises(Unavailable) as caught:
-        Admin({"bootstrap.servers": "127.0.0.1:1"}).topic("shop.orders")
+        Admin({"bootstrap.servers": "127.0.0.1:1"}, request_timeout_s=1.0).topic("shop.orders")
     assert caught.value.where == "127.0.0.1:1"
     assert "headrace up" in str(caught.value)
     assert "Connection refused" in caplog.text
