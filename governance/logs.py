@@ -12,7 +12,8 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from headrace.governance.proof import Marks
 from headrace.schemas.errors import Unavailable
-from headrace.streams.kafka import Problems, client_config, open_consumer
+from headrace.schemas.stamps import holdable
+from headrace.streams.kafka import CONSUME_ROWS, NEWS, Problems, client_config, open_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,20 +23,16 @@ if TYPE_CHECKING:
     from headrace.governance.proof import Longs
     from headrace.streams.admin import Topic, Watermarks
 
-# Measured: a call for 500 messages costs least a message.
-_CONSUME_ROWS = 500
 _CONSUME_S = 0.5
 # A broker that restarts is back within this; one that is gone should be told of before a person gives up.
 PATIENCE_S = 30.0
-# librdkafka retries these by itself and reports them as news.
-_NEWS = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE"})
 _GROUP = "headrace.verify"
 
 
 def read_marks(config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Watermarks]) -> Mapping[int, Marks]:
     """Read offsets and timestamps of all committed events within the bounds, by partition.
 
-    Holds 16 bytes an event.
+    A timestamp that no table can hold reads -1, as its row's does. Holds 16 bytes an event.
 
     Raises:
         Unavailable: if the broker does not answer for 30 s, or the log's start moved past a position meanwhile.
@@ -52,7 +49,7 @@ def read_marks(config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Wat
             stamps[partition].append(message.timestamp()[1])
 
     _read(config, topic, bounds, take)
-    return {partition: Marks(_longs(offsets[partition]), _longs(stamps[partition])) for partition in bounds}
+    return {partition: Marks(_longs(offsets[partition]), _stamps(stamps[partition])) for partition in bounds}
 
 
 def read_letters(
@@ -120,7 +117,7 @@ def _drain(
 ) -> None:
     heard = time.monotonic()
     while ends:
-        messages = consumer.consume(_CONSUME_ROWS, timeout=_CONSUME_S)
+        messages = consumer.consume(CONSUME_ROWS, timeout=_CONSUME_S)
         if messages:
             heard = time.monotonic()
         elif time.monotonic() - heard > PATIENCE_S:
@@ -151,7 +148,7 @@ def _is_end(error: KafkaError, problems: Problems, topic: str) -> bool:
     """Tell the end of a partition (True) from news (False); raise everything else."""
     if error.name() in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
         raise Unavailable("old events were deleted while they were read", where=topic, hint="run it again")
-    if error.name() != "_PARTITION_EOF" and error.name() not in _NEWS:
+    if error.name() != "_PARTITION_EOF" and error.name() not in NEWS:
         raise problems.error(error, where=topic)
     return error.name() == "_PARTITION_EOF"
 
@@ -160,6 +157,11 @@ def _silent(problems: Problems, topic: str) -> Exception:
     if problems.last is not None:
         return problems.error(problems.last, where=topic)
     return Unavailable(f"the broker sent nothing for {PATIENCE_S:.0f} s", where=topic, hint="headrace status")
+
+
+def _stamps(values: array[int]) -> Longs:
+    stamps = _longs(values)
+    return np.where(holdable(stamps), stamps, -1)
 
 
 def _longs(values: array[int]) -> Longs:

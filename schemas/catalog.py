@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import contextmanager
+from functools import partial
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyiceberg.catalog import Catalog, load_catalog
+from pydantic import ValidationError as ModelError
+from pyiceberg.catalog import AVAILABLE_CATALOGS, Catalog, CatalogType, load_catalog
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import (
     AuthorizationExpiredError,
     BadRequestError,
     ForbiddenError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    NotInstalledError,
     OAuthError,
     RESTError,
     UnauthorizedError,
     ValidationError,
 )
 from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pyiceberg.typedef import Properties
+    from requests import Session
 
     from headrace.schemas.environment import Environment
     from headrace.schemas.product import Domain, Product
@@ -33,7 +42,16 @@ __all__ = ["catalog_errors", "identifier_of", "open_catalog"]
 
 # How long SQLite waits for another process's write before it says "database is locked", in seconds.
 SQLITE_BUSY_TIMEOUT_S = 30
+# How long a REST catalog may take to accept a connection, and between two parts of its answer, in seconds.
+CONNECT_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
 _SQLITE = "sqlite:///"
+
+# What pyiceberg does, by its functions' names, when an error of any kind tells of a damaged file of metadata …
+_READING = frozenset({"FromInputFile.table_metadata", "AvroFile.__enter__", "AvroFile.__next__"})
+# … and when one tells of a setting: it chooses a table's place, or opens the storage there.
+_PLACING = frozenset({"PyArrowFileIO._initialize_fs", "MetastoreCatalog._resolve_table_location"})
+_RESTORE = "restore it, or roll the table back"
 
 
 def identifier_of(product: Product) -> tuple[str, str]:
@@ -44,71 +62,139 @@ def identifier_of(product: Product) -> tuple[str, str]:
 def open_catalog(environment: Environment, domain: Domain) -> Catalog:
     """Open a domain's catalog. Makes the folder of an embedded (SQLite) catalog, nothing else.
 
+    No request to a REST catalog or to S3 waits for ever. The time-outs of S3 may be set in the catalog's properties.
+
     Raises:
-        SettingsError: if the catalog's properties make no sense to pyiceberg.
-        Unavailable: if the catalog does not answer.
+        SettingsError: if the catalog's properties make no sense to pyiceberg, or a package that they need is missing.
+        Unavailable: if the catalog does not answer or refuses the credentials.
     """
-    properties = environment.catalog_properties(domain)
-    uri = properties.get("uri", "")
+    given = environment.catalog_properties(domain)
+    uri = given.get("uri", "")
     where = f"catalog of domain {domain.name}"
+    properties = {"s3.connect-timeout": str(CONNECT_TIMEOUT_S), "s3.request-timeout": str(REQUEST_TIMEOUT_S), **given}
     with catalog_errors(where):
         if uri.startswith(_SQLITE):
             Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
             separator = "&" if "?" in uri else "?"
-            properties = {**properties, "uri": f"{uri}{separator}timeout={SQLITE_BUSY_TIMEOUT_S}"}
+            properties["uri"] = f"{uri}{separator}timeout={SQLITE_BUSY_TIMEOUT_S}"
         try:
             return load_catalog(domain.name, **properties)
-        except ValueError as error:
-            raise SettingsError(
-                f"the catalog's properties are not complete: {error}",
-                where=where,
-                hint="see `catalog` of this environment in mesh.yaml",
-            ) from None
+        except ModelError:
+            raise
+        except NotInstalledError as error:
+            raise _unusable(f"a package is missing ({_first_line(error.__cause__ or error)})", where) from None
+        except (ValueError, ArgumentError) as error:
+            # Their texts repeat the address, which may hold a password.
+            text = _first_line(error)
+            raise _unusable(text.replace(properties["uri"], "…") if uri else text, where) from None
 
 
 @contextmanager
 def catalog_errors(where: str) -> Iterator[None]:
     """Map what pyiceberg, SQLAlchemy, requests and the file system raise to headrace's tree.
 
-    Conflicts of a commit (``CommitFailedException``) pass through: only the commit seam may judge them.
+    Conflicts of a commit (``CommitFailedException``) pass through: only the commit seam may judge them. So does what
+    nobody foresaw: it is a bug.
 
     Raises:
         NotApplied: the namespace or table is not there.
-        SettingsError: the catalog refuses the credentials or the request.
-        ProductStopped: the table's metadata is damaged.
-        Unavailable: anything that may pass: no answer, an error of the server, a full disk.
+        SettingsError: the catalog refuses the request, or no storage can be opened with these properties.
+        ProductStopped: the table's metadata is damaged or gone.
+        Unavailable: anything that may pass: no answer, an error of the server, a full disk. Refused credentials too:
+            servers refuse good ones while they start or change keys, and a sink opens its catalog anew in mid-run.
     """
     try:
         yield
-    except HeadraceError:
-        raise
-    except (NoSuchTableError, NoSuchNamespaceError):
-        raise NotApplied("the table does not exist", where=where, hint="run `headrace apply`") from None
-    except ValidationError:
-        # pydantic's text would show the file's content.
-        raise ProductStopped(
-            "the table's metadata file is damaged", where=where, hint="restore it, or roll the table back"
-        ) from None
-    except (UnauthorizedError, ForbiddenError, OAuthError, AuthorizationExpiredError) as error:
-        raise SettingsError(
-            f"the catalog refuses these credentials ({type(error).__name__})",
-            where=where,
-            hint="check `catalog` of this environment in mesh.yaml and the secrets that it names",
-        ) from None
-    except BadRequestError as error:
-        raise SettingsError(f"the catalog refuses the request: {error}", where=where) from None
-    except (RESTError, RequestException, SQLAlchemyError) as error:
-        raise Unavailable(
-            f"the catalog does not answer ({_reason(error)})", where=where, hint="it is asked again"
-        ) from error
-    except OSError as error:
-        raise Unavailable(
-            f"storage failed: {error.strerror or type(error).__name__}",
+    except Exception as error:
+        mapped = _mapped(error, where)
+        if mapped is None:
+            raise
+        # pydantic's texts show a file's content and SQLAlchemy's a statement's parameters: the chain ends here.
+        raise mapped from None
+
+
+def _mapped(error: Exception, where: str) -> HeadraceError | None:
+    match error:
+        case HeadraceError() | MemoryError():
+            return None
+        case NoSuchTableError() | NoSuchNamespaceError():
+            return NotApplied("the table does not exist", where=where, hint="run `headrace apply`")
+        case BadRequestError() | NotImplementedError():
+            return SettingsError(f"the catalog refuses the request: {_first_line(error)}", where=where)
+        case RESTError() | RequestException() | SQLAlchemyError():
+            return _no_answer(error, where)
+        case ModelError() if error.title.endswith("Response"):
+            return Unavailable(
+                "what answers here is no Iceberg REST catalog",
+                where=where,
+                hint="check `uri` in `catalog` of this environment in mesh.yaml; it is asked again",
+            )
+        case _:
+            return _storage_error(error, where)
+
+
+def _storage_error(error: Exception, where: str) -> HeadraceError | None:
+    reading = _was(_READING, error)
+    if isinstance(error, FileNotFoundError) and reading:
+        what = f"a file of the table's metadata is gone: {error.filename or _first_line(error)}"
+        return ProductStopped(what, where=where, hint=_RESTORE)
+    if isinstance(error, OSError) and not isinstance(error, BadGzipFile):
+        return Unavailable(
+            f"storage failed: {error.strerror or _first_line(error)}",
             where=f"{where}, {error.filename}" if error.filename else where,
             hint="free space or mend the storage; it is tried again",
-        ) from error
+        )
+    if isinstance(error, ValueError | ImportError) and _was(_PLACING, error):
+        return _unusable(_first_line(error), where)
+    if isinstance(error, ValidationError) or reading:
+        return ProductStopped("the table's metadata file is damaged", where=where, hint=_RESTORE)
+    return None
 
 
-def _reason(error: Exception) -> str:
-    # SQLAlchemy's messages carry the statement and its parameters; the first line names the cause.
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+def _no_answer(error: Exception, where: str) -> Unavailable:
+    if isinstance(error, UnauthorizedError | ForbiddenError | OAuthError | AuthorizationExpiredError):
+        return Unavailable(
+            f"the catalog refuses these credentials ({type(error).__name__})",
+            where=where,
+            hint="check `catalog` of this environment in mesh.yaml and the secrets that it names; it is asked again",
+        )
+    reason = f"{type(error).__name__}: {_first_line(error)}" if str(error) else type(error).__name__
+    return Unavailable(f"the catalog does not answer ({reason})", where=where, hint="it is asked again")
+
+
+def _unusable(what: str, where: str) -> SettingsError:
+    return SettingsError(
+        f"the catalog cannot be used: {what}", where=where, hint="see `catalog` of this environment in mesh.yaml"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    # The first line names the cause; further ones carry statements and parameters.
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _was(doing: frozenset[str], error: Exception) -> bool:
+    """Tell whether pyiceberg was in one of these functions when the error was raised."""
+    return any(
+        frame.f_code.co_qualname in doing and frame.f_globals.get("__name__", "").startswith("pyiceberg.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+
+
+class _RestCatalog(RestCatalog):
+    """pyiceberg's REST catalog, with time-outs: without, it waits for ever for a server that went silent."""
+
+    def _config_headers(self, session: Session) -> None:
+        # The first thing that pyiceberg does with a session: the next ones are requests already, for the credentials'
+        # token and the catalog's configuration. An adapter would not do, because signing (SigV4) mounts its own.
+        super()._config_headers(session)
+        timeouts_s = (CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S)
+        session.request = partial(session.request, timeout=timeouts_s)  # type: ignore[method-assign]  # of this one
+
+
+def _load_rest(name: str, properties: Properties) -> Catalog:
+    return _RestCatalog(name, **properties)
+
+
+# pyiceberg's own way to choose a catalog's class merges its configuration files first, so it is kept.
+AVAILABLE_CATALOGS[CatalogType.REST] = _load_rest

@@ -81,6 +81,12 @@ def masks_over(known: Mapping[str, Mask], policy: PiiPolicy, schemas: Iterable[A
     return masks
 
 
+def is_masked(path: str, masks: Mapping[str, Mask]) -> bool:
+    """Tell whether a field is masked: by a mask of its own, or of a record that it lies in."""
+    parts = path.split(".")
+    return any(".".join(parts[:length]) in masks for length in range(1, len(parts) + 1))
+
+
 def choose(default: Mask | None, chosen: Mask | None, avro_type: AvroType) -> tuple[Mask | None, str, str]:
     """Decide a field's mask from the policy's default and the contract's choice; None where there is none.
 

@@ -167,12 +167,21 @@ class Registry:
 
         Raises:
             SchemaError: if a version is no Avro, or Avro that headrace cannot carry.
+            Unavailable: as ever, and if the subject changes while it is read: part of it must not pass for all.
         """
+        known = False
         try:
             numbers = self._ask(lambda: self._client.get_versions(subject, deleted=True))
+            known = True
             return tuple(self._version(subject, number) for number in sorted(numbers))
-        except SchemaRegistryError:
-            return ()
+        except SchemaRegistryError as error:
+            if not known and error.error_code == _SUBJECT_NOT_FOUND:
+                return ()
+            raise Unavailable(
+                f"the registry's versions of {subject} cannot be read: {_reason(error)}",
+                where=self.address,
+                hint="it is asked again; versions that were just deleted are gone then",
+            ) from None
 
     def compatibility(self, subject: str) -> str:
         """Return the level that holds for the subject: its own, else the registry's."""

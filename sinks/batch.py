@@ -72,10 +72,10 @@ class Chunk:
 
 @dataclass(slots=True)
 class Batch:
-    """The open batch. ``positions`` are where each partition's next message is expected.
+    """The open batch. ``positions`` are behind the last message of each partition.
 
     Offsets have gaps (transactions, compaction), so a range ends behind its last message or at the end of the
-    partition, whichever is further.
+    partition, whichever is further. Frames of one partition and one schema id ascend; those of several ids interleave.
     """
 
     positions: dict[int, int]
@@ -84,18 +84,23 @@ class Batch:
     bytes: int = 0
     starts: dict[int, int] = field(default_factory=dict)
     chunks: list[Future[Chunk]] = field(default_factory=list)
+    _read: dict[tuple[int, int | None], int] = field(default_factory=dict)
 
     def add(self, frame: Frame, chunk: Future[Chunk], now_s: float) -> None:
         """Add a frame and its decoding.
 
         Raises:
-            Bug: if the frame does not lie behind what was read before it.
+            Bug: if the frame repeats messages of this batch or of one before it.
         """
         first, last = int(frame.offsets[0]), int(frame.offsets[-1])
         if frame.partition not in self.positions:
             raise Bug(f"a message of partition {frame.partition}, which is not this worker's")
-        if first < self.positions[frame.partition]:
-            raise Bug(f"partition {frame.partition} went back from {self.positions[frame.partition]} to {first}")
+        # A message that came again would have the schema id that it had: each id is followed by itself.
+        start = self.starts.get(frame.partition, self.positions[frame.partition])
+        behind = self._read.get((frame.partition, frame.schema_id), start)
+        if first < behind:
+            raise Bug(f"partition {frame.partition} went back from {behind} to {first}")
+        self._read[frame.partition, frame.schema_id] = last + 1
         self._move(frame.partition, last + 1, now_s)
         self.chunks.append(chunk)
         self.rows += len(frame)
@@ -108,7 +113,7 @@ class Batch:
 
     def _move(self, partition: int, position: int, now_s: float) -> None:
         self.starts.setdefault(partition, self.positions[partition])
-        self.positions[partition] = position
+        self.positions[partition] = max(position, self.positions[partition])
         if self.begun_s is None:
             self.begun_s = now_s
 
@@ -126,7 +131,8 @@ class Batch:
         last_rows: dict[int, int] = {}
         for chunk in chunks:
             if len(chunk):
-                last_rows[chunk.partition] = int(chunk.offsets[-1])
+                last = int(chunk.offsets[-1])
+                last_rows[chunk.partition] = max(last, last_rows.get(chunk.partition, last))
         return {
             partition: Range(start, self.positions[partition], last_rows.get(partition))
             for partition, start in self.starts.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import CommitFailedException
@@ -16,7 +17,7 @@ from headrace.schemas.types import unsupported
 from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 # The newest version of the subject that the table has followed. It never goes back.
 VERSION_PROPERTY = "headrace.schema-version"
+# One property for each masked field, by its path: a registry may lose the version that tagged it. Several workers add
+# to them at once, which a single property of them all would not outlast.
+MASK_PROPERTIES = "headrace.mask."
 
 
 def followed_version(table: Table) -> int:
@@ -34,14 +38,51 @@ def followed_version(table: Table) -> int:
     return int(table.properties.get(VERSION_PROPERTY, "0"))
 
 
+def masks_of(table: Table) -> dict[str, Mask]:
+    """Return the masks of all fields that were ever masked in the table, by path. A field is never taken out again.
+
+    Raises:
+        ProductStopped: if somebody has written a mask that this version of headrace does not know.
+    """
+    found = {}
+    for name, mask in table.properties.items():
+        if name.startswith(MASK_PROPERTIES):
+            try:
+                found[name.removeprefix(MASK_PROPERTIES)] = Mask(mask)
+            except ValueError:
+                raise ProductStopped(
+                    f"the table's property {name} names no mask that this headrace knows",
+                    where=f"table {'.'.join(table.name()[-2:])}",
+                    hint="upgrade headrace, or correct the property",
+                ) from None
+    return found
+
+
+def versions_of(registry: Registry, product: Product) -> Sequence[RegisteredSchema]:
+    """Return the versions of the product's own subject, in order, at least one.
+
+    Raises:
+        SchemaError: if a version is no Avro, or Avro that headrace cannot carry.
+        Unavailable: if the registry does not answer, or has lost the subject: that says nothing of any event.
+    """
+    versions = registry.versions(product.subject)
+    if not versions:
+        raise Unavailable(
+            "the schema registry knows no version of this subject",
+            where=f"subject {product.subject}",
+            hint="restore it in the registry, or run `headrace apply`",
+        )
+    return versions
+
+
 def version_of(registry: Registry, product: Product, schema_id: int) -> RegisteredSchema:
     """Return the version of the product's own subject that has this id.
 
     Raises:
         Refusal: ``unknown-schema`` if the registry does not know the id, ``foreign-schema`` if it belongs to others.
-        Unavailable: if the registry does not answer.
+        SchemaError, Unavailable: as `versions_of`.
     """
-    for registered in registry.versions(product.subject):
+    for registered in versions_of(registry, product):
         if registered.id == schema_id:
             return registered
     with suppress(SchemaError):
@@ -52,8 +93,8 @@ def version_of(registry: Registry, product: Product, schema_id: int) -> Register
 def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSchema]) -> Table:
     """Change the product's table so that it can hold events of these versions; return it as it is then.
 
-    Each version that the table has not followed lands as one commit, in order. Nothing happens where the table has
-    room for all of them.
+    Each version that the table has not followed lands as one commit, in order, with the product's masks (`masks_of`).
+    Nothing happens where the table has room for all versions and knows the masks.
     Safe to repeat and to run beside others: whoever comes second finds it done.
 
     Raises:
@@ -64,10 +105,14 @@ def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSche
     for registered in sorted(versions, key=lambda version: version.version):
         # Another worker may land first: bounded, because each failure means that somebody made progress.
         for _ in range(10):
-            wanted = _wanted(table, product, registered)
-            if followed_version(table) >= registered.version and not wanted:
+            known = masks_of(table)
+            masks = {**known, **product.masks}
+            wanted = _wanted(table, replace(product, masks=masks), registered)
+            if followed_version(table) >= registered.version and not wanted and masks == known:
                 break
-            _commit(catalog, product, table, registered, wanted)
+            properties = {VERSION_PROPERTY: str(max(registered.version, followed_version(table)))}
+            properties |= {f"{MASK_PROPERTIES}{path}": str(mask) for path, mask in masks.items()}
+            _commit(catalog, product, table, wanted, properties)
             table = load_table(catalog, product)
         else:
             raise Unavailable("others change the table's schema all the time", where=f"table {product.name}")
@@ -98,20 +143,19 @@ def _cannot_follow(product: Product, registered: RegisteredSchema, error: Schema
 
 
 def _commit(
-    catalog: Catalog, product: Product, table: Table, registered: RegisteredSchema, wanted: Sequence[Change]
+    catalog: Catalog, product: Product, table: Table, wanted: Sequence[Change], properties: Mapping[str, str]
 ) -> None:
     update = table.update_schema()
     for change in wanted:
         _stage(update, change)
     updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
-    version = SetPropertiesUpdate(updates={VERSION_PROPERTY: str(max(registered.version, followed_version(table)))})
     requirements = (
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id}),
     )
     with catalog_errors(f"table {product.name}"):
         try:
-            catalog.commit_table(table, requirements, (*updates, version))
+            catalog.commit_table(table, requirements, (*updates, SetPropertiesUpdate(updates=dict(properties))))
         except CommitFailedException:
             return
 

@@ -19,8 +19,9 @@ from pyiceberg.typedef import Record as PartitionValues
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import ProductStopped
+from headrace.schemas.stamps import holdable
 from headrace.schemas.types import METADATA_NAMES, arrow_field
-from headrace.sinks.evolution import followed_version
+from headrace.sinks.evolution import followed_version, masks_of
 from headrace.streams.columns import Columns
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 
 # Engines split work by row groups and skip by their statistics: fewer than 400,000 rows cost both.
 ROW_GROUP_ROWS = 500_000
-# 9999-12-31T23:59:59.999 UTC: Python's readers of the table fail on anything later.
-_LAST_MS = 253_402_300_799_999
-# Offsets and times ascend, so their differences are tiny; the others repeat, which Parquet's dictionaries hold best.
+# Offsets and times ascend mostly, so their differences are tiny; the others repeat, which dictionaries hold best.
 _DELTA = ("_kafka_offset", "_kafka_timestamp")
 _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
 
@@ -46,22 +45,30 @@ _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
 class Written:
     """A written file and what it was written for: it can be committed only while all that still is the table's own.
 
-    ``version`` is the subject's version that the table had followed: a newer one may mask more fields.
+    ``version`` is the subject's version that the table had followed, ``masked`` the paths that it masked: either may
+    have grown since.
     """
 
     file: DataFile | None
     schema_id: int
     spec_id: int
     version: int
+    masked: frozenset[str]
 
     @classmethod
     def for_(cls, table: Table, file: DataFile | None) -> Self:
         """Return a file that was written for the table as it is in this handle."""
         metadata = table.metadata
-        return cls(file, metadata.current_schema_id, metadata.default_spec_id, followed_version(table))
+        return cls(
+            file,
+            metadata.current_schema_id,
+            metadata.default_spec_id,
+            followed_version(table),
+            frozenset(masks_of(table)),
+        )
 
     def fits(self, table: Table) -> bool:
-        """Tell whether the table still has schema, partitioning and version that the file was written for."""
+        """Tell whether the table still has schema, partitioning, version and masks that the file was written for."""
         return self == Written.for_(table, self.file)
 
 
@@ -98,8 +105,7 @@ class Shape:
     def _metadata(self, chunk: Chunk, generation: int) -> dict[str, pa.Array]:
         count = len(chunk)
         stamps = chunk.timestamps_ms
-        # Kafka says -1 where there is no timestamp, and a producer may send any number.
-        stamped = (stamps >= 0) & (stamps <= _LAST_MS)
+        stamped = holdable(stamps)
         times = pa.array(np.where(stamped, stamps, 0) * 1_000, mask=~stamped).cast(pa.timestamp("us", tz="UTC"))
         return {
             "_kafka_partition": pa.repeat(pa.scalar(chunk.partition, pa.int32()), count),

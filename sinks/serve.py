@@ -202,6 +202,9 @@ class ProductSink:
         self._setting.on_landed(self._setting.product, landed)
 
     def _waiting(self, error: HeadraceError) -> None:
+        if isinstance(error, Stale):
+            self._log.warning("another worker has moved the table: starting from its ledger", what=error.what)
+            return
         self._log.warning("waiting", what=error.what, where=error.where, next=error.hint)
 
 

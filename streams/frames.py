@@ -1,4 +1,4 @@
-"""Frames: runs of messages of one partition and one schema id, as Arrow and numpy arrays. Pure.
+"""Frames: messages of one partition and one schema id, as Arrow and numpy arrays. Pure.
 
 Everything behind the reader works on frames, so that no Python runs for a single message after the reader.
 """
@@ -22,11 +22,13 @@ Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A run of at most 65,536 messages of one partition.
+    """At most 65,536 messages of one partition and one schema id.
+
+    Of messages that arrived together, those of other schema ids may lie between them, in frames of their own.
 
     Attributes:
         partition: the partition.
-        schema_id: the schema id in every header; None: no value of the run is in the wire format.
+        schema_id: the schema id in every header; None: none of the values is in the wire format.
         offsets: the messages' offsets, ascending, with gaps where records were aborted, compacted or control records.
         timestamps_ms: the messages' timestamps, milliseconds since 1970 UTC.
         keys: the keys as they are; null where there is none.
@@ -59,6 +61,11 @@ class Messages:
     keys: pa.BinaryArray
     values: pa.BinaryArray
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values together."""
+        return int(self.values.nbytes + self.keys.nbytes)
+
     @classmethod
     def joined(cls, parts: Sequence[Messages]) -> Messages:
         """Return several runs of messages, at least one, as one."""
@@ -83,16 +90,21 @@ class Messages:
 
 
 def frames_of(messages: Messages) -> Iterator[Frame]:
-    """Cut messages into frames, partition by partition, each in the order of its offsets."""
+    """Sort messages into frames, by partition and schema id, each in the order of its offsets.
+
+    Schema ids may alternate from message to message, while a producer is rolled out, and a frame costs about the same
+    whatever its length: so a frame is no run.
+    """
     count = len(messages.values)
     if not count:
         return
-    order = np.argsort(messages.partitions, kind="stable")
+    ids = schema_ids(messages.values)
+    order = np.lexsort((ids, messages.partitions))
     sorted_already = bool((order[1:] > order[:-1]).all())
     values = messages.values if sorted_already else messages.values.take(pa.array(order))
     keys = messages.keys if sorted_already else messages.keys.take(pa.array(order))
     partitions, offsets, times = messages.partitions[order], messages.offsets[order], messages.timestamps_ms[order]
-    ids = schema_ids(values)
+    ids = ids[order]
     edges = np.flatnonzero((partitions[1:] != partitions[:-1]) | (ids[1:] != ids[:-1])) + 1
     bounds = [0, *edges.tolist(), count]
     for start, stop in itertools.pairwise(bounds):

@@ -7,20 +7,26 @@ bare time-out. `Problems` keeps what was said there, so that the error a person 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from headrace.schemas.errors import Bug, HeadraceError, NotApplied, SettingsError, Unavailable, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from confluent_kafka import KafkaError
 
 # librdkafka's own lines. The null handler keeps them off the terminal of a program that has not set up logging.
 LOGGER = logging.getLogger("headrace.librdkafka")
 LOGGER.addHandler(logging.NullHandler())
+
+# Measured: a message costs 230 ns if 500 are taken at a time and let go at once, 870 ns if 65,000 are held together,
+# because they fall out of the processor's cache.
+CONSUME_ROWS = 500
+# What librdkafka retries by itself and tells a consumer only as news.
+NEWS = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_MSG_TIMED_OUT"})
 
 UP_HINT = "start it (embedded: headrace up) or correct its address in mesh.yaml"
 APPLY_HINT = "headrace apply"
@@ -72,6 +78,9 @@ _OURS = frozenset(
         "INVALID_REQUEST",
     }
 )
+
+
+_Client = TypeVar("_Client", Consumer, Producer)
 
 
 def kafka_error(error: KafkaException | KafkaError, *, where: str) -> HeadraceError:
@@ -152,8 +161,21 @@ def open_producer(config: Mapping[str, Any]) -> Producer:
     Raises:
         SettingsError: if a property is unknown or has a wrong value.
     """
+    return _opened(Producer, config)
+
+
+def open_consumer(config: Mapping[str, Any]) -> Consumer:
+    """Open a consumer.
+
+    Raises:
+        SettingsError: if a property is unknown or has a wrong value.
+    """
+    return _opened(Consumer, config)
+
+
+def _opened(client: Callable[[dict[str, Any]], _Client], config: Mapping[str, Any]) -> _Client:
     try:
-        return Producer(dict(config))
+        return client(dict(config))
     except KafkaException as error:
         raise settings_error(error, config) from None
 
@@ -165,18 +187,6 @@ def cause_of(client: Producer, error: KafkaException) -> KafkaException:
     except KafkaException as cause:
         return cause
     return error
-
-
-def open_consumer(config: Mapping[str, Any]) -> Consumer:
-    """Open a consumer.
-
-    Raises:
-        SettingsError: if a property is unknown or has a wrong value.
-    """
-    try:
-        return Consumer(dict(config))
-    except KafkaException as error:
-        raise settings_error(error, config) from None
 
 
 def settings_error(error: KafkaException, config: Mapping[str, Any]) -> SettingsError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
@@ -14,21 +15,18 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from headrace.schemas.errors import Bug, SettingsError, Unavailable
 from headrace.streams.decode import MAX_BLOCK_ROWS
 from headrace.streams.frames import Frame, Messages, frames_of
-from headrace.streams.kafka import Problems, client_config, kafka_error, open_consumer
+from headrace.streams.kafka import CONSUME_ROWS, NEWS, Problems, client_config, kafka_error, open_consumer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from confluent_kafka import KafkaError
 
-# Measured: a message costs 230 ns if 500 are taken at a time and let go at once, 870 ns if 65,000 are held together,
-# because they fall out of the processor's cache. So each 500 become columns, and the columns are joined.
-_CONSUME_ROWS = 500
-# How many messages one poll joins. A block costs about a millisecond, whatever its length: 65,000 make it cheap.
+# What one poll joins: the messages of each call become columns at once. A block costs about a millisecond, whatever its
+# length, which 65,000 messages make cheap; 64 MiB are as good, and Arrow's arrays of bytes end at 2 GiB.
 _POLL_ROWS = MAX_BLOCK_ROWS
-# What librdkafka retries by itself and reports only as news.
-_NEWS = frozenset({"_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_MSG_TIMED_OUT"})
+_POLL_BYTES = 64 << 20
 # Leaving a group takes milliseconds; without having left, a worker is missed after its session's time-out.
 _CLOSE_S = 3.0
 # A worker that died is missed after this; the broker's lowest default bound is 6 s.
@@ -145,20 +143,22 @@ class KafkaReader:
         deadline = time.monotonic() + timeout_s
         parts: list[Messages] = []
         ends: dict[int, int] = {}
-        for _ in range(_POLL_ROWS // _CONSUME_ROWS):
+        size = 0
+        for _ in range(_POLL_ROWS // CONSUME_ROWS):
             some = self._consume(max(deadline - time.monotonic(), 0.0))
             if self._given_up:
                 # Taken away in this very call: what was read of them before belongs to their next owner.
                 parts = [part.without(self._given_up) for part in parts]
                 ends = {partition: end for partition, end in ends.items() if partition not in self._given_up}
                 self._given_up.clear()
-            full = len(some) == _CONSUME_ROWS
+            full = len(some) == CONSUME_ROWS
             if any(map(Message.error, some)):
                 ends |= self._ends(message for message in some if message.error() is not None)
                 some = [message for message in some if message.error() is None]
             if some:
                 parts.append(_columns(some))
-            if not full:
+                size += parts[-1].nbytes
+            if not full or size >= _POLL_BYTES or time.monotonic() >= deadline:
                 break
         if parts:
             self._problems.last = None
@@ -168,13 +168,15 @@ class KafkaReader:
         """See :meth:`Reader.pause`."""
         if not self._paused:
             self._paused = True
-            self._consumer.pause(self._consumer.assignment())
+            with self._mapped():
+                self._consumer.pause(self._consumer.assignment())
 
     def resume(self) -> None:
         """See :meth:`Reader.resume`."""
         if self._paused:
             self._paused = False
-            self._consumer.resume(self._consumer.assignment())
+            with self._mapped():
+                self._consumer.resume(self._consumer.assignment())
 
     def announce(self, positions: Mapping[int, int]) -> None:
         """See :meth:`Reader.announce`."""
@@ -192,10 +194,8 @@ class KafkaReader:
         leaving.join(_CLOSE_S)
 
     def _consume(self, timeout_s: float) -> list[Message]:
-        try:
-            some = self._consumer.consume(_CONSUME_ROWS, timeout_s)
-        except KafkaException as error:
-            raise self._problems.error(error, where=self._topic) from None
+        with self._mapped():
+            some = self._consumer.consume(CONSUME_ROWS, timeout_s)
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -217,7 +217,7 @@ class KafkaReader:
                 raise Bug("a message without an error was taken for one")
             if error.name() == "_PARTITION_EOF":
                 ends[_number(message.partition())] = _number(message.offset())
-            elif error.name() not in _NEWS:
+            elif error.name() not in NEWS:
                 raise self._broken(error)
         return ends
 
@@ -227,15 +227,15 @@ class KafkaReader:
         return kafka_error(error, where=self._topic)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
+        places: list[TopicPartition] = []
+        with self._carried():
             positions = self._rebalance.assigned([place.partition for place in partitions])
-        except Exception as error:  # noqa: BLE001 - carried over librdkafka's callback and raised from poll
-            self._failure = error
-            consumer.incremental_assign([])
-            return
-        consumer.incremental_assign([TopicPartition(self._topic, p, position) for p, position in positions.items()])
-        if self._paused:
-            consumer.pause(partitions)
+            places = [TopicPartition(self._topic, p, position) for p, position in positions.items()]
+        with self._carried():
+            # Without an answer, even of no partition, the client takes no part in the group any more.
+            consumer.incremental_assign(places)
+            if self._paused and places:
+                consumer.pause(places)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._give_up(consumer, partitions, lost=False)
@@ -244,12 +244,27 @@ class KafkaReader:
         self._give_up(consumer, partitions, lost=True)
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
-        try:
+        with self._carried():
             self._rebalance.revoked([place.partition for place in partitions], lost=lost)
-        except Exception as error:  # noqa: BLE001 - carried over librdkafka's callback and raised from poll
-            self._failure = error
         self._given_up |= {place.partition for place in partitions}
-        consumer.incremental_unassign(partitions)
+        with self._carried():
+            consumer.incremental_unassign(partitions)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise self._problems.error(error, where=self._topic) from None
+
+    @contextmanager
+    def _carried(self) -> Iterator[None]:
+        """Carry an error over librdkafka's callback: the first one is raised from poll."""
+        try:
+            with self._mapped():
+                yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised from poll
+            self._failure = self._failure or error
 
 
 def _columns(messages: list[Message]) -> Messages:

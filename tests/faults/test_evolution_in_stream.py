@@ -121,6 +121,29 @@ def test_a_version_that_no_table_can_follow_stops_its_product_and_no_other(
     assert ids(mesh) == ["o1"]
 
 
+def test_a_field_stays_masked_when_the_registry_loses_the_version_that_tagged_it(
+    cluster: Cluster, tmp_path: Path, prefix: str
+) -> None:
+    mail = {"name": "mail", "type": ["null", "string"], "default": None}
+    plain = {**V1, "fields": [*V1["fields"], mail]}
+    tagged = {**V1, "fields": [*V1["fields"], {**mail, "confluent:tags": ["PII", "user.contact.email"]}]}
+    mesh = cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: tagged})
+    mesh = cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: plain})
+    product = mesh.product(ORDERS)
+    schema, schema_id = register(mesh, ORDERS, plain)
+    client = SchemaRegistryClient({"url": mesh.environment.registry_config()["url"]})
+    assert len(client.get_versions(product.subject)) == 2
+    client.delete_version(product.subject, 1)
+    client.delete_version(product.subject, 1, permanent=True)
+    client.close()
+
+    event = {"id": "o1", "amount": 1, "mail": "ann@example.org"}
+    send(mesh, product.topic, [("o1", encoded(schema, schema_id, event))])
+    assert caught_up(mesh).outcomes == {ORDERS: True}
+    ((found,),) = query(mesh, f"SELECT mail FROM {ORDERS}")
+    assert found is None or "@" not in found
+
+
 def test_a_field_that_a_new_version_tags_is_masked_by_sinks_that_run_already(
     cluster: Cluster, tmp_path: Path, prefix: str
 ) -> None:

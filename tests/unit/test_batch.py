@@ -18,9 +18,9 @@ from headrace.streams.frames import Frame
 NONE_YET: Future[Chunk] = Future()
 
 
-def frame(partition: int, *offsets: int) -> Frame:
+def frame(partition: int, *offsets: int, schema_id: int | None = 1) -> Frame:
     keys = pa.array([b"k"] * len(offsets), pa.binary())
-    return Frame(partition, 1, np.array(offsets), np.zeros(len(offsets), np.int64), keys, keys)
+    return Frame(partition, schema_id, np.array(offsets), np.zeros(len(offsets), np.int64), keys, keys)
 
 
 def chunk(partition: int, *offsets: int) -> Chunk:
@@ -88,6 +88,30 @@ def test_what_was_read_before_or_is_anothers_is_a_bug(positions: dict[int, int],
         batch.add(frame(0, 4), NONE_YET, 0.0)
     assert batch.positions == positions
     assert not batch
+
+
+def test_schema_ids_may_alternate_within_a_partition() -> None:
+    batch = Batch({0: 4})
+    batch.add(frame(0, 4, 6, 9, schema_id=None), NONE_YET, 0.0)
+    batch.add(frame(0, 5, 7, schema_id=1), NONE_YET, 0.0)
+    batch.add(frame(0, 8, schema_id=2), NONE_YET, 0.0)
+    assert batch.positions == {0: 10}
+    assert batch.ranges([chunk(0), chunk(0, 5, 7), chunk(0, 8)]) == {0: Range(4, 10, 8)}
+    assert batch.ranges([chunk(0, 8), chunk(0, 5, 7)]) == {0: Range(4, 10, 8)}
+    batch.add(frame(0, 10, 12, schema_id=1), NONE_YET, 0.0)
+    assert batch.next().positions == {0: 13}
+
+
+@pytest.mark.parametrize(("again", "schema_id"), [(4, None), (9, None), (7, 1), (3, 2)])
+def test_messages_that_come_again_are_a_bug(again: int, schema_id: int | None) -> None:
+    batch = Batch({0: 4})
+    batch.add(frame(0, 4, 6, 9, schema_id=None), NONE_YET, 0.0)
+    batch.add(frame(0, 5, 7, schema_id=1), NONE_YET, 0.0)
+    with pytest.raises(Bug, match="went back"):
+        batch.add(frame(0, again, schema_id=schema_id), NONE_YET, 0.0)
+    with pytest.raises(Bug, match="went back"):
+        batch.next().add(frame(0, again, schema_id=schema_id), NONE_YET, 0.0)
+    assert batch.positions == {0: 10}
 
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(1, 3), st.booleans()), max_size=20)

@@ -16,6 +16,7 @@ from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.schemas.masks import Mask
 from headrace.sinks.batch import Chunk
+from headrace.sinks.evolution import MASK_PROPERTIES
 from headrace.sinks.files import ROW_GROUP_ROWS, Shape, write_rows
 from tests.support.lake import Lake, chunk_of
 
@@ -122,12 +123,16 @@ def test_the_file_is_laid_out_for_engines(tmp_path: Path) -> None:
     assert ROW_GROUP_ROWS >= 400_000
 
 
-def test_a_file_fits_only_the_schema_and_the_partitioning_that_it_was_written_for(tmp_path: Path) -> None:
+def test_a_file_fits_only_the_schema_masks_and_partitioning_that_it_was_written_for(tmp_path: Path) -> None:
     lake = Lake(tmp_path, SCHEMA)
     written = lake.write(events(1))
     assert written.fits(lake.table)
     with lake.table.update_schema() as update:
         update.make_column_optional("id")
+    assert not written.fits(lake.reload())
+    written = lake.write(events(1))
+    with lake.table.transaction() as transaction:
+        transaction.set_properties({f"{MASK_PROPERTIES}email": "hmac-sha-256"})
     assert not written.fits(lake.reload())
     written = lake.write(events(1))
     with lake.table.update_spec() as spec:

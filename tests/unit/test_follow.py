@@ -14,7 +14,7 @@ from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import NotApplied, ProductStopped, Refusal, SchemaError, Unavailable
 from headrace.schemas.masks import Mask
 from headrace.schemas.registry import RegisteredSchema, Registry
-from headrace.sinks.evolution import VERSION_PROPERTY, follow, followed_version, version_of
+from headrace.sinks.evolution import MASK_PROPERTIES, VERSION_PROPERTY, follow, followed_version, masks_of, version_of
 from tests.support.lake import TABLE, Lake, product_of
 
 if TYPE_CHECKING:
@@ -170,6 +170,47 @@ def test_a_mask_that_became_null_makes_columns_of_followed_versions_optional(tmp
     assert followed_version(table) == 1
 
 
+def test_a_field_that_was_masked_once_stays_masked(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, ONE)
+    assert masks_of(lake.table) == {}
+    follow(lake.catalog, product_of(ONE, {"gone": Mask.SHOW_LAST_4, "by{}": Mask.HMAC_SHA_256}), versions(ONE))
+    place = lake.reload().metadata_location
+    for masks in ({}, {"gone": Mask.SHOW_LAST_4}):
+        table = follow(lake.catalog, product_of(ONE, masks), versions(ONE))
+        assert masks_of(table) == {"gone": Mask.SHOW_LAST_4, "by{}": Mask.HMAC_SHA_256}
+        assert table.metadata_location == place
+    # Another mask may take its place, and then its nulls have room.
+    table = follow(lake.catalog, product_of(ONE, {"gone": Mask.REPLACE_WITH_NULL}), versions(ONE))
+    assert masks_of(table) == {"gone": Mask.REPLACE_WITH_NULL, "by{}": Mask.HMAC_SHA_256}
+    assert not table.schema().find_field("gone").required
+
+
+def test_workers_that_know_different_masks_lose_none(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, ONE)
+
+    class Late(SqlCatalog):
+        first = True
+
+        def commit_table(self, *args: Any, **kwargs: Any) -> CommitTableResponse:
+            if self.first:
+                self.first = False
+                follow(lake.catalog, product_of(ONE, {"gone": Mask.SHOW_LAST_4}), versions(ONE))
+            return super().commit_table(*args, **kwargs)
+
+    late = Late("shop", **lake.catalog.properties)
+    table = follow(late, product_of(ONE, {"id": Mask.MASK_TO_FIXED_VALUE}), versions(ONE))
+    assert masks_of(table) == {"gone": Mask.SHOW_LAST_4, "id": Mask.MASK_TO_FIXED_VALUE}
+
+
+def test_a_mask_that_nobody_knows_stops_the_product(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, ONE)
+    with lake.table.transaction() as transaction:
+        transaction.set_properties({f"{MASK_PROPERTIES}gone": "rot13"})
+    with pytest.raises(ProductStopped, match="names no mask") as caught:
+        follow(lake.catalog, lake.product, versions(ONE))
+    assert caught.value.where == "table shop.orders"
+
+
 def test_a_column_that_an_operator_dropped_does_not_come_back(tmp_path: Path) -> None:
     lake = Lake(tmp_path, TWO)
     follow(lake.catalog, lake.product, versions(ONE, TWO))
@@ -255,6 +296,16 @@ class Shelf:
         if schema_id not in self._others:
             raise Refusal("unknown-schema", "unknown")
         return ONE
+
+
+def test_a_registry_that_lost_the_subject_refuses_nothing() -> None:
+    registry = cast("Registry", Shelf(7))
+    product = replace(product_of(ONE), topic="shop.lost")
+    for schema_id in (7, 102):
+        with pytest.raises(Unavailable, match="no version of this subject") as caught:
+            version_of(registry, product, schema_id)
+        assert caught.value.where == "subject shop.lost-value"
+        assert caught.value.hint
 
 
 def test_an_id_must_be_a_version_of_the_products_own_subject(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from headrace.schemas.avro import Array, AvroType, Enum, Map, Primitive, Record, Union
 from headrace.schemas.masks import Mask
-from headrace.schemas.policy import STRENGTH, PiiPolicy, choose
+from headrace.schemas.policy import STRENGTH, PiiPolicy, choose, is_masked
 
 STRING = Primitive("string")
 DATE = Primitive("int", "date")
@@ -47,6 +47,23 @@ def test_the_longest_rule_wins(category: str | None, mask: Mask) -> None:
 def test_a_policy_needs_a_default_and_dotted_names(document: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PiiPolicy.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("path", "masked"),
+    [
+        ("contact", True),
+        ("contact.email", True),
+        ("contact.home.street", True),
+        ("contacts", False),
+        ("contacts.email", False),
+        ("owner.contact", False),
+        ("owner.mail", True),
+        ("owner", False),
+    ],
+)
+def test_a_field_is_masked_with_the_record_that_it_lies_in(path: str, masked: bool) -> None:
+    assert is_masked(path, {"contact": Mask.REPLACE_WITH_NULL, "owner.mail": Mask.HMAC_SHA_256}) is masked
 
 
 def test_every_mask_has_a_strength() -> None:

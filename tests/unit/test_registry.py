@@ -25,10 +25,11 @@ NOT_FOUND = {"error_code": 40403, "message": "Schema not found"}
 
 @dataclass
 class Answers:
-    """What the server gives to every request, and the requests that it got."""
+    """What the server gives to every request, but for some paths, and the requests that it got."""
 
     status: int = 200
     body: str = "{}"
+    paths: dict[str, tuple[int, str]] = field(default_factory=dict)
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
 
 
@@ -38,8 +39,9 @@ def serving(answers: Answers) -> Iterator[str]:
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             answers.seen.append((self.command, self.path, self.headers.get("Authorization")))
-            data = answers.body.encode()
-            self.send_response(answers.status)
+            status, body = answers.paths.get(self.path.partition("?")[0], (answers.status, answers.body))
+            data = body.encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -139,6 +141,31 @@ def test_an_unknown_subject_is_no_error(registry: Registry, answers: Answers) ->
     answers.status, answers.body = 404, json.dumps({"error_code": 40401, "message": "Subject 's' not found."})
     assert registry.lookup("s", SCHEMA) is None
     assert registry.versions("s") == ()
+
+
+@pytest.mark.parametrize("code", [40401, 40402, 40403])
+def test_a_version_that_goes_while_it_is_read_does_not_make_the_subject_unknown(
+    registry: Registry, answers: Answers, code: int
+) -> None:
+    """What the sink would mask by the versions that are left would be too little."""
+    answers.paths["/subjects/s/versions"] = (200, "[1, 2]")
+    answers.paths["/subjects/s/versions/1"] = (
+        200,
+        json.dumps({"subject": "s", "version": 1, "id": 7, "schema": SCHEMA.text}),
+    )
+    answers.status, answers.body = 404, json.dumps({"error_code": code, "message": "not found"})
+    with pytest.raises(Unavailable, match="versions of s cannot be read") as caught:
+        registry.versions("s")
+    assert caught.value.hint
+    answers.paths["/subjects/s/versions"] = (200, "[1]")
+    assert [version.id for version in registry.versions("s")] == [7]
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 40402), (404, 40403), (422, 42201), (409, 409)])
+def test_only_an_unknown_subject_has_no_versions(registry: Registry, answers: Answers, status: int, code: int) -> None:
+    answers.status, answers.body = status, json.dumps({"error_code": code, "message": "not found"})
+    with pytest.raises(Unavailable, match="versions of s cannot be read"):
+        registry.versions("s")
 
 
 @pytest.mark.parametrize(
