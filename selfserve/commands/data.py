@@ -92,7 +92,7 @@ def publish(
     epilog=epilog(
         "headrace sink",
         "headrace sink operations.flights --until-caught-up",
-        ok="stopped by SIGTERM, or caught up; all that was read is committed",
+        ok="caught up, or stopped by SIGTERM: what could not be committed in time is logged, and read again",
         failed="a product stopped or failed; the log says why",
     )
 )
