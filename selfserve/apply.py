@@ -62,7 +62,7 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
     Raises:
         Unavailable: if broker, registry or a catalog does not answer; the hint names the next step.
         UserError: if the registry finds a schema incompatible, or a server refuses what the contract asks for.
-        SettingsError: if credentials are refused or missing.
+        SettingsError: if a secret is missing, or the broker refuses the credentials (a catalog's refusal is Unavailable).
     """
     run = _Run(progress)
     environment = mesh.environment

@@ -46,8 +46,9 @@ def ensure_table(catalog: Catalog, product: Product) -> Table:
     """Return the product's table; make namespace and table if they are not there. An existing table is left as it is.
 
     Raises:
-        Unavailable: if catalog or storage does not answer.
-        SettingsError: if the catalog refuses.
+        Unavailable: if catalog or storage does not answer, or the catalog refuses the credentials.
+        SettingsError: if the catalog's settings make no sense.
+        ProductStopped: if the table's metadata is damaged.
     """
     identifier = identifier_of(product)
     with catalog_errors(f"table {product.name}"):
