@@ -60,9 +60,9 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
         progress: is told each thing that was made.
 
     Raises:
-        Unavailable: if broker, registry or a catalog does not answer; the hint names the next step.
+        Unavailable: if broker, registry or a catalog does not answer, or a catalog refuses the credentials.
         UserError: if the registry finds a schema incompatible, or a server refuses what the contract asks for.
-        SettingsError: if a secret is missing, or the broker refuses the credentials (a catalog's refusal is Unavailable).
+        SettingsError: if a secret is missing, or the broker refuses the credentials.
     """
     run = _Run(progress)
     environment = mesh.environment

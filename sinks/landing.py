@@ -23,6 +23,7 @@ from pyiceberg.exceptions import CommitFailedException
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import Bug, HeadraceError, ProductStopped, Unavailable
+from headrace.schemas.stamps import holdable
 from headrace.sinks.commit import check_fence, has_landed, stage
 from headrace.sinks.files import write_rows
 from headrace.sinks.history import read_ledger
@@ -75,7 +76,7 @@ class Landed:
         ledger: the table's ledger after it.
         rows: rows added.
         letters: messages refused.
-        newest_s: the newest row's timestamp, seconds since 1970 UTC; None: the batch had no rows.
+        newest_s: the newest row's timestamp, seconds since 1970 UTC; None: no row, or none with a timestamp.
     """
 
     snapshot_id: int
@@ -182,10 +183,13 @@ class Landing:
         """Tell whether one of the commits sent so far is in the table's history."""
         for snapshot_id, ledger in self._sent.items():
             if has_landed(table, snapshot_id):
-                stamps_s = [float(chunk.timestamps_ms.max()) / 1_000 for chunk in self.chunks if len(chunk)]
-                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), max(stamps_s, default=None))
+                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), self._newest_s())
                 return True
         return False
+
+    def _newest_s(self) -> float | None:
+        stamps_ms = [chunk.timestamps_ms[holdable(chunk.timestamps_ms)] for chunk in self.chunks]
+        return max((float(stamps.max()) / 1_000 for stamps in stamps_ms if len(stamps)), default=None)
 
     def _fenced(self, table: Table) -> Ledger:
         # A table without a ledger holds nothing, whatever the worker started from: it may have been made anew since.

@@ -48,7 +48,7 @@ class Polled:
     """What one poll brought.
 
     Attributes:
-        frames: messages, in the order of their offsets within each partition.
+        frames: messages, in the order of their offsets within each partition and schema id.
         ends: partitions whose end was reached, with the position behind the last record, control records included.
         trouble: why nothing came, if the broker was out of reach meanwhile. The reader goes on by itself.
     """

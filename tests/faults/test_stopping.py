@@ -16,7 +16,7 @@ from headrace.sinks.landing import Step
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.session import STOP_S
 from tests.support.meshes import ORDERS, order, send
-from tests.support.sinks import assert_exactly_once, caught_up, eventually, events, running
+from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

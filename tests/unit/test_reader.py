@@ -1,0 +1,174 @@
+"""The reader against a client that does what it is told: bounds of a poll, rebalances, errors."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from headrace.governance import logs
+from headrace.schemas.errors import Unavailable
+from headrace.streams import reader
+from headrace.streams.admin import Topic, Watermarks
+from headrace.streams.kafka import CONSUME_ROWS
+from headrace.streams.reader import KafkaReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class Message:
+    """What the reader asks of confluent-kafka's message."""
+
+    def __init__(self, offset: int, value: bytes = b"v", partition: int = 0, stamp: int = 0) -> None:
+        self._offset, self._value, self._partition, self._stamp = offset, value, partition, stamp
+
+    def error(self) -> None:
+        return None
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._stamp
+
+    def key(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class Client:
+    """A consumer whose answers a test gives; what is named in ``broken`` fails."""
+
+    def __init__(self, *answers: Callable[[], list[Message]]) -> None:
+        self.answers = list(answers)
+        self.broken: set[str] = set()
+        self.calls: list[str] = []
+        self.on: dict[str, Any] = {}
+
+    def subscribe(self, _: list[str], **on: Any) -> None:
+        self.on = on
+
+    def consume(self, *_: Any, **__: Any) -> list[Message]:
+        return self.answers.pop(0)() if self.answers else []
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("t", 0)]
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*_: Any) -> None:
+            self.calls.append(name)
+            if name in self.broken:
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+        return call
+
+
+class Owner:
+    """Starts every partition at 0 and gives all up."""
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        pass
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], KafkaReader]:
+    # So that messages of a test may stand in for confluent-kafka's, which nobody but the client can make.
+    monkeypatch.setattr(reader, "Message", Message)
+
+    def open_reader(client: Client) -> KafkaReader:
+        monkeypatch.setattr(reader, "open_consumer", lambda _: client)
+        return KafkaReader({}, "t", "g", Owner())
+
+    return open_reader
+
+
+def full(first: int, value: bytes = b"v") -> Callable[[], list[Message]]:
+    return lambda: [Message(offset, value) for offset in range(first, first + CONSUME_ROWS)]
+
+
+def test_a_poll_ends_at_its_bytes_while_the_client_has_more(opened: Callable[[Client], KafkaReader]) -> None:
+    client = Client(*(full(place * CONSUME_ROWS, bytes(70_000)) for place in range(5)))
+    polled = opened(client).poll(60)
+    # Two calls bring 67 MiB.
+    assert [len(frame) for frame in polled.frames] == [2 * CONSUME_ROWS]
+    assert len(client.answers) == 3
+
+
+def test_a_poll_ends_at_its_deadline_while_the_client_has_more(
+    opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(*(full(place * CONSUME_ROWS) for place in range(5)))
+    ticks = iter([100.0, *(100.0 + tick / 10 for tick in range(100))])
+    polling = opened(client)
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    assert sum(map(len, polling.poll(0.25).frames)) < 5 * CONSUME_ROWS
+    assert client.answers
+
+
+@pytest.mark.parametrize("name", ["pause", "resume"])
+def test_a_client_that_fails_to_pause_is_unavailable(opened: Callable[[Client], KafkaReader], name: str) -> None:
+    client = Client()
+    polling = opened(client)
+    if name == "resume":
+        polling.pause()
+    client.broken.add(name)
+    with pytest.raises(Unavailable, match="Kafka does not answer") as caught:
+        getattr(polling, name)()
+    assert caught.value.where == "t"
+
+
+@pytest.mark.parametrize(
+    ("event", "call"), [("on_assign", "incremental_assign"), ("on_revoke", "incremental_unassign")]
+)
+def test_a_rebalance_that_the_client_fails_is_raised_from_poll(
+    opened: Callable[[Client], KafkaReader], event: str, call: str
+) -> None:
+    client = Client()
+    polling = opened(client)
+
+    def rebalanced() -> list[Message]:
+        client.on[event](client, [TopicPartition("t", 0)])
+        return []
+
+    client.answers.append(rebalanced)
+    client.broken.add(call)
+    with pytest.raises(Unavailable, match="Kafka does not answer"):
+        polling.poll(1)
+    assert client.calls == [call]
+    assert polling.poll(0).frames == ()
+
+
+def test_a_partition_that_goes_and_comes_within_one_call_is_read_from_its_new_position(
+    opened: Callable[[Client], KafkaReader],
+) -> None:
+    client = Client(full(10))
+    polling = opened(client)
+
+    def rebalanced() -> list[Message]:
+        client.on["on_revoke"](client, [TopicPartition("t", 0)])
+        client.on["on_assign"](client, [TopicPartition("t", 0)])
+        return [Message(0), Message(1)]
+
+    client.answers.append(rebalanced)
+    polled = polling.poll(60)
+    assert [frame.offsets.tolist() for frame in polled.frames] == [[0, 1]]
+
+
+def test_the_auditor_reads_timestamps_as_a_table_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an event that stands in the table would be called missing, and its row foreign."""
+    stamps = [-(2**63), -1, 0, 253_402_300_799_999, 253_402_300_800_000, 2**62]
+    client = Client(lambda: [Message(offset, stamp=stamp) for offset, stamp in enumerate(stamps)])
+    monkeypatch.setattr(logs, "open_consumer", lambda _: client)
+    marks = logs.read_marks({}, Topic("t", "id", 1), {0: Watermarks(0, len(stamps))})
+    assert marks[0].timestamps_ms.tolist() == [-1, -1, 0, 253_402_300_799_999, -1, -1]
