@@ -27,6 +27,7 @@ from headrace.schemas.stamps import holdable
 from headrace.sinks.commit import check_fence, has_landed, stage
 from headrace.sinks.files import write_rows
 from headrace.sinks.history import read_ledger
+from headrace.sinks.stops import topic_made_anew
 from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
@@ -227,12 +228,3 @@ class Landing:
                 self.desk.catalog.commit_table(table, staged.requirements, staged.updates)
         except Exception as error:  # noqa: BLE001 - whatever was raised says nothing certain: the table is asked next
             self._doubt = error
-
-
-def topic_made_anew(product: Product, known: str, found: str) -> ProductStopped:
-    """Return the error of a topic that was deleted and made anew under a table."""
-    return ProductStopped(
-        f"the topic was made anew: the table follows the topic {known}, Kafka has {found}",
-        where=f"topic {product.topic}",
-        hint="offsets of the two must not be mixed: move the table away or drop it, then run `headrace apply`",
-    )

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from headrace.schemas.errors import Bug, ProductStopped, Unavailable
+from headrace.schemas.errors import Bug, Unavailable
 from headrace.sinks.batch import Batch, Chunk
 from headrace.sinks.history import read_ledger
-from headrace.sinks.landing import Landed, Landing, topic_made_anew
+from headrace.sinks.landing import Landed, Landing
 from headrace.sinks.ledger import Ledger, gaps
 from headrace.sinks.pipeline import Pipeline
+from headrace.sinks.stops import gap, topic_made_anew
 from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Session:
         if ledger.topic_id != topic.id:
             raise topic_made_anew(product, ledger.topic_id, topic.id)
         for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
-            raise _gap(product, partition, first, low)
+            raise gap(product, partition, first, low)
         self._base = self._ledger = ledger
         positions = {partition: ledger.next(partition) for partition in partitions}
         self._batch.positions.update(positions)
@@ -263,11 +264,3 @@ class Session:
         product = self._works.product
         self._ledger = read_ledger(load_table(self._works.desk.catalog, product), product)
         return targets.held_by(self._ledger)
-
-
-def _gap(product: Product, partition: int, first: int, low: int) -> ProductStopped:
-    return ProductStopped(
-        f"Kafka has deleted offsets {first} to {low - 1} of partition {partition} before they were in the table",
-        where=f"topic {product.topic}",
-        hint="raise the contract's retention so that it cannot happen again; see `headrace verify` for what is missing",
-    )

@@ -30,7 +30,7 @@ _POLL_BYTES = 64 << 20
 # Leaving a group takes milliseconds; without having left, a worker is missed after its session's time-out.
 _CLOSE_S = 3.0
 # A worker that died is missed after this; the broker's lowest default bound is 6 s.
-_DEFAULTS: Mapping[str, str] = {
+CONSUMER_DEFAULTS: Mapping[str, str] = {
     "session.timeout.ms": "10000",
     "heartbeat.interval.ms": "2000",
     # Between two polls: longer than any batch's conversion, during which partitions are paused and polled all the same.
@@ -117,7 +117,7 @@ class KafkaReader:
         self._failure: Exception | None = None
         self._consumer = open_consumer(
             client_config(
-                {**_DEFAULTS, **config},
+                {**CONSUMER_DEFAULTS, **config},
                 self._problems,
                 group_id=group,
                 enable_auto_commit=False,

@@ -150,6 +150,6 @@ def test_a_table_whose_branch_was_removed_is_not_taken_for_a_new_one(lake: Lake)
     assert read(lake) is None
     lake.add(events(1, 2))
     assert read(lake) is not None
-    lake.catalog.commit_table(lake.reload(), (), (RemoveSnapshotRefUpdate(ref_name="main"),))
+    lake.catalog.commit_table(lake.reload(), (), (RemoveSnapshotRefUpdate.model_validate({"ref-name": "main"}),))
     with pytest.raises(ProductStopped):
         read(lake)

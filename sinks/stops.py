@@ -1,0 +1,29 @@
+"""What stops a product until an operator decides: both sides of what does not fit, and the next step. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.schemas.errors import ProductStopped
+
+if TYPE_CHECKING:
+    from headrace.schemas.product import Product
+
+
+def topic_made_anew(product: Product, known: str, found: str) -> ProductStopped:
+    """Return the error of a topic that was deleted and made anew under a table."""
+    return ProductStopped(
+        f"the topic was made anew: the table follows the topic {known}, Kafka has {found}",
+        where=f"topic {product.topic}",
+        hint="offsets of the two must not be mixed: move the table away or drop it, then run `headrace apply`",
+    )
+
+
+def gap(product: Product, partition: int, first: int, low: int) -> ProductStopped:
+    """Return the error of events that Kafka has deleted before the table held them: offsets from first to below low."""
+    return ProductStopped(
+        f"Kafka has deleted offsets {first} to {low - 1} of partition {partition} before they were in the table",
+        where=f"topic {product.topic}",
+        hint="raise the contract's retention, and produce them again; or drop the table and run `headrace apply`, "
+        "which starts it from what Kafka still has",
+    )
