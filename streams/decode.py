@@ -82,7 +82,8 @@ class Decoder:
         self._header = _HEADER.pack(MAGIC, schema_id)
         self._plain = fastavro.parse_schema(_spelt(schema.record, _names(), _checked))
         self._prefix = _container_prefix(_guarded(schema))
-        self._type = self._read(b"", 0).type
+        self._scratch = _Scratch()
+        self._type = _unguarded(self._read(b"", 0)).type
 
     def decode(self, values: pa.BinaryArray) -> Decoded:
         """Decode up to :data:`MAX_BLOCK_ROWS` values (header included, no nulls).
@@ -106,7 +107,8 @@ class Decoder:
             kept = np.ones(len(rows), bool)
             kept[spoilt] = False
             parts.append(events.filter(pa.array(kept)) if len(spoilt) else events)
-        events = pa.concat_arrays(parts) if parts else pa.array([], self._type)
+        # Joining one array would copy it.
+        events = pa.concat_arrays(parts) if len(parts) > 1 else parts[0] if parts else pa.array([], self._type)
         return Decoded(events, tuple(sorted(refused)))
 
     def _split(self, values: pa.BinaryArray, rows: Rows, pending: list[Rows]) -> list[int]:
@@ -148,7 +150,7 @@ class Decoder:
             batch = self._read(body, rows)
         except Exception:  # noqa: BLE001 - DataFusion raises bare Exception for whatever the bytes spoil
             return None
-        return batch if self._holds(batch, rows) else None
+        return _unguarded(batch) if self._holds(batch, rows) else None
 
     def _holds(self, batch: pa.StructArray, rows: int) -> bool:
         if len(batch) != rows:
@@ -163,12 +165,18 @@ class Decoder:
 
     def _read(self, body: bytes | memoryview, rows: int) -> pa.StructArray:
         block = [_long(rows), _long(len(body)), body, _SYNC] if rows else []
-        with _as_file([self._prefix, *block]) as path:
+        with self._scratch.holding([self._prefix, *block]) as path:
             # A context a block, because a context remembers what it knows of a path. A batch of exactly `rows` rows
             # and the limit, because DataFusion's Avro reader never ends on a block with bytes behind its last row.
             settings = SessionConfig().with_batch_size(max(rows, 1)).with_target_partitions(1)
             table = SessionContext(settings).read_avro(path, file_extension="").limit(rows).to_arrow_table()
-        return table.combine_chunks().to_struct_array().combine_chunks()
+        events = table.combine_chunks().to_struct_array()
+        return events.chunk(0) if events.num_chunks == 1 else events.combine_chunks()
+
+
+def _unguarded(events: pa.StructArray) -> pa.StructArray:
+    """Return the events without header and sentinel."""
+    return pa.StructArray.from_arrays(events.flatten()[1:-1], fields=list(events.type)[1:-1])
 
 
 def _fixed_bytes(array: pa.FixedSizeBinaryArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -244,18 +252,25 @@ def _long(value: int) -> bytes:
     return bytes(encoded)
 
 
-@contextlib.contextmanager
-def _as_file(parts: list[bytes | memoryview]) -> Iterator[str]:
-    """Lend the bytes as a file that is never on a disk: events are not masked yet.
+class _Scratch:
+    """A file that is never on a disk, since events are not masked yet; written anew for each block.
 
-    Where the system has no memory files (macOS), a file that only this user can read, deleted at once.
+    One memory file for all blocks: its pages stay, where a new file's would be asked of the system and cleared again.
+    Where the system has no memory files (macOS), a file a block that only this user can read, deleted at once.
     """
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("headrace-block"), "wb") as memory:
-            memory.writelines(parts)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-    else:
+
+    def __init__(self) -> None:
+        self._memory = os.fdopen(os.memfd_create("headrace-block"), "wb") if hasattr(os, "memfd_create") else None
+
+    @contextlib.contextmanager
+    def holding(self, parts: list[bytes | memoryview]) -> Iterator[str]:
+        """Lend the path of a file that holds the parts."""
+        if self._memory is not None:
+            self._memory.seek(0)
+            self._memory.writelines(parts)
+            self._memory.truncate()
+            yield f"/proc/self/fd/{self._memory.fileno()}"
+            return
         with tempfile.NamedTemporaryFile(prefix="headrace-block-") as file:
             file.writelines(parts)
             file.flush()

@@ -5,7 +5,6 @@ Everything behind the reader works on frames, so that no Python runs for a singl
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -69,6 +68,8 @@ class Messages:
     @classmethod
     def joined(cls, parts: Sequence[Messages]) -> Messages:
         """Return several runs of messages, at least one, as one."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             partitions=np.concatenate([part.partitions for part in parts]),
             offsets=np.concatenate([part.offsets for part in parts]),
@@ -79,7 +80,10 @@ class Messages:
 
     def without(self, partitions: Collection[int]) -> Messages:
         """Return the messages of all other partitions."""
-        kept = ~np.isin(self.partitions, list(partitions))
+        return self.where(~np.isin(self.partitions, list(partitions)))
+
+    def where(self, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Messages:
+        """Return the messages that are marked, in their order."""
         return Messages(
             partitions=self.partitions[kept],
             offsets=self.offsets[kept],
@@ -89,35 +93,49 @@ class Messages:
         )
 
 
-def frames_of(messages: Messages) -> Iterator[Frame]:
+def frames_of(*parts: Messages) -> Iterator[Frame]:
     """Sort messages into frames, by partition and schema id, each in the order of its offsets.
 
     Schema ids may alternate from message to message, while a producer is rolled out, and a frame costs about the same
     whatever its length: so a frame is no run.
+
+    Args:
+        parts: messages in the order in which they arrived. Most hold one partition and one schema id, and are joined as
+            they are: sorting and picking rows would copy every value once more.
     """
-    count = len(messages.values)
-    if not count:
+    by_partition: dict[int, list[Messages]] = {}
+    for part in parts:
+        for partition, some in _split(part, part.partitions):
+            by_partition.setdefault(partition, []).append(some)
+    for partition in sorted(by_partition):
+        joined = Messages.joined(by_partition[partition])
+        for schema_id, messages in _split(joined, schema_ids(joined.values)):
+            yield from _frames(partition, schema_id if schema_id >= 0 else None, messages)
+
+
+def _split(messages: Messages, marks: np.ndarray[Any, Any]) -> Iterator[tuple[int, Messages]]:
+    """Split messages by their marks, each group in its order."""
+    if not len(marks):
         return
-    ids = schema_ids(messages.values)
-    order = np.lexsort((ids, messages.partitions))
-    sorted_already = bool((order[1:] > order[:-1]).all())
-    values = messages.values if sorted_already else messages.values.take(pa.array(order))
-    keys = messages.keys if sorted_already else messages.keys.take(pa.array(order))
-    partitions, offsets, times = messages.partitions[order], messages.offsets[order], messages.timestamps_ms[order]
-    ids = ids[order]
-    edges = np.flatnonzero((partitions[1:] != partitions[:-1]) | (ids[1:] != ids[:-1])) + 1
-    bounds = [0, *edges.tolist(), count]
-    for start, stop in itertools.pairwise(bounds):
-        for first in range(start, stop, MAX_BLOCK_ROWS):
-            last = min(first + MAX_BLOCK_ROWS, stop)
-            yield Frame(
-                partition=int(partitions[first]),
-                schema_id=int(ids[first]) if ids[first] >= 0 else None,
-                offsets=offsets[first:last],
-                timestamps_ms=times[first:last],
-                keys=keys.slice(first, last - first),
-                values=values.slice(first, last - first),
-            )
+    first = int(marks[0])
+    if (marks == first).all():
+        yield first, messages
+        return
+    for mark in np.unique(marks).tolist():
+        yield mark, messages.where(marks == mark)
+
+
+def _frames(partition: int, schema_id: int | None, messages: Messages) -> Iterator[Frame]:
+    for first in range(0, len(messages.values), MAX_BLOCK_ROWS):
+        rows = slice(first, first + MAX_BLOCK_ROWS)
+        yield Frame(
+            partition=partition,
+            schema_id=schema_id,
+            offsets=messages.offsets[rows],
+            timestamps_ms=messages.timestamps_ms[rows],
+            keys=messages.keys[rows],
+            values=messages.values[rows],
+        )
 
 
 def schema_ids(values: pa.BinaryArray) -> Longs:

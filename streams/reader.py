@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -162,7 +163,7 @@ class KafkaReader:
                 break
         if parts:
             self._problems.last = None
-        return Polled(tuple(frames_of(Messages.joined(parts))) if parts else (), ends, self._trouble())
+        return Polled(tuple(frames_of(*parts)), ends, self._trouble())
 
     def pause(self) -> None:
         """See :meth:`Reader.pause`."""
@@ -272,7 +273,7 @@ def _columns(messages: list[Message]) -> Messages:
     return Messages(
         partitions=np.fromiter(map(Message.partition, messages), np.int32, count),
         offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
-        timestamps_ms=np.fromiter((stamp for _, stamp in map(Message.timestamp, messages)), np.int64, count),
+        timestamps_ms=np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, count),
         keys=pa.array(list(map(Message.key, messages)), pa.binary()),
         values=pa.array(list(map(Message.value, messages)), pa.binary()),
     )
