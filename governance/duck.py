@@ -183,7 +183,7 @@ def tables_of(mesh: Mesh) -> Duck:
         with catalog_errors(f"table {name}"):
             return str(catalogs[name.domain].load_table(identifier_of(product)).metadata_location)
 
-    return Duck((product.name for product in mesh.products), locate)
+    return Duck((product.name for product in mesh.all_products), locate)
 
 
 @contextmanager

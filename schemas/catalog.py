@@ -32,13 +32,14 @@ from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pyiceberg.table import Table
     from pyiceberg.typedef import Properties
     from requests import Session
 
     from headrace.schemas.environment import Environment
     from headrace.schemas.product import Domain, Product
 
-__all__ = ["catalog_errors", "identifier_of", "open_catalog"]
+__all__ = ["catalog_errors", "identifier_of", "load_table", "open_catalog"]
 
 # How long SQLite waits for another process's write before it says "database is locked", in seconds.
 SQLITE_BUSY_TIMEOUT_S = 30
@@ -87,6 +88,17 @@ def open_catalog(environment: Environment, domain: Domain) -> Catalog:
             # Their texts repeat the address, which may hold a password.
             text = _first_line(error)
             raise _unusable(text.replace(properties["uri"], "…") if uri else text, where) from None
+
+
+def load_table(catalog: Catalog, product: Product) -> Table:
+    """Load the product's table as it is now.
+
+    Raises:
+        NotApplied: if it does not exist.
+        Unavailable: if catalog or storage does not answer.
+    """
+    with catalog_errors(f"table {product.name}"):
+        return catalog.load_table(identifier_of(product))
 
 
 @contextmanager

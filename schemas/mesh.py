@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.environment import DEFAULT_ENVIRONMENT, Environment, implicit_embedded
 from headrace.schemas.errors import Fault, MeshError, SettingsError, UserError
-from headrace.schemas.mesh_files import MESH_FILE, MeshReader
+from headrace.schemas.mesh_files import MESH_FILE, OWN_FOLDER, MeshReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from headrace.schemas.names import ProductName
     from headrace.schemas.policy import PiiPolicy
@@ -40,8 +40,9 @@ class Mesh:
         name: the mesh's name.
         root: the mesh's folder, absolute.
         environment: where it runs.
-        domains: its domains by name, sorted.
+        domains: the domains of its folder by name, sorted.
         policy: the masks of PII by category.
+        governance: headrace's own domain, part of every mesh: what the auditor observes and finds.
     """
 
     name: str
@@ -49,12 +50,22 @@ class Mesh:
     environment: Environment
     domains: Mapping[str, Domain]
     policy: PiiPolicy
+    governance: Domain
 
     @property
     def products(self) -> tuple[Product, ...]:
-        """All products, sorted by name."""
-        found = (product for domain in self.domains.values() for product in domain.products.values())
-        return tuple(sorted(found, key=lambda product: product.name))
+        """The products of the mesh's folder, sorted by name."""
+        return _sorted_products(self.domains.values())
+
+    @property
+    def all_domains(self) -> tuple[Domain, ...]:
+        """All domains, headrace's own last."""
+        return (*self.domains.values(), self.governance)
+
+    @property
+    def all_products(self) -> tuple[Product, ...]:
+        """All products, headrace's own among them, sorted by name."""
+        return _sorted_products(self.all_domains)
 
     def product(self, name: str | ProductName) -> Product:
         """Return the product called ``domain.product``.
@@ -62,16 +73,23 @@ class Mesh:
         Raises:
             UserError: if there is none; the hint names the nearest.
         """
-        known = {str(product.name): product for product in self.products}
+        known = {str(product.name): product for product in self.all_products}
         if (found := known.get(str(name))) is not None:
             return found
+        own = [str(product.name) for product in self.products]
         near = difflib.get_close_matches(str(name), known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the mesh has {', '.join(known) or 'no product yet'}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the mesh has {', '.join(own) or 'no product yet'}"
         raise UserError(f"the mesh has no product {name}", where=str(self.root), hint=hint)
 
     def domain_of(self, product: Product) -> Domain:
         """Return the domain that owns a product of this mesh."""
-        return self.domains[product.name.domain]
+        domain = product.name.domain
+        return self.governance if domain == self.governance.name else self.domains[domain]
+
+
+def _sorted_products(domains: Iterable[Domain]) -> tuple[Product, ...]:
+    found = (product for domain in domains for product in domain.products.values())
+    return tuple(sorted(found, key=lambda product: product.name))
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -115,10 +133,11 @@ def load_mesh(start: Path | None = None, *, environment: str | None = None) -> M
         faults.append(
             Fault(".", "the path of the mesh's folder holds one of # ? %", "local tables need a path without")
         )
-    if faults or settings is None or policy is None:
+    governance = MeshReader(OWN_FOLDER, faults).governance(policy, chosen.topic_prefix) if policy else None
+    if faults or settings is None or policy is None or governance is None:
         raise MeshError(faults)
     if name not in known:
         raise SettingsError(
             f"the mesh has no environment {name}", where=MESH_FILE, hint=f"it has {', '.join(sorted(known))}"
         )
-    return Mesh(settings.name, root, chosen, MappingProxyType(domains), policy)
+    return Mesh(settings.name, root, chosen, MappingProxyType(domains), policy, governance)

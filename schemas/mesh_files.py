@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MESH_FILE = "mesh.yaml"
 POLICY_FILE = "policies/pii.yaml"
 DOMAINS_FOLDER = "domains"
+# headrace's own domain, part of every mesh: its contracts come with the package.
+OWN_FOLDER = Path(__file__).resolve().parent / "own"
+GOVERNANCE = "governance"
 DOMAIN_FILE = "domain.yaml"
 CONTRACT_FILE = "contract.odcs.yaml"
 
@@ -104,12 +107,20 @@ class MeshReader:
         if not paths:
             self._add(folder, "the mesh has no domain", f"write {DOMAINS_FOLDER}/<domain>/{DOMAIN_FILE}")
         domains = {path.name: self._domain(path, policy, topic_prefix) for path in paths}
+        self._storages.append((GOVERNANCE, "headrace's own domain"))
         self._check_topics()
         self._check_storage()
         return {name: domain for name, domain in domains.items() if domain is not None}
 
+    def governance(self, policy: PiiPolicy, topic_prefix: str) -> Domain | None:
+        """Read headrace's own domain, out of ``OWN_FOLDER``."""
+        return self._read_domain(self._root / GOVERNANCE, policy, topic_prefix)
+
     def _domain(self, folder: Path, policy: PiiPolicy | None, topic_prefix: str) -> Domain | None:
         self._check_domain_name(folder)
+        return self._read_domain(folder, policy, topic_prefix)
+
+    def _read_domain(self, folder: Path, policy: PiiPolicy | None, topic_prefix: str) -> Domain | None:
         document = self._document(folder / DOMAIN_FILE)
         settings = validate(document, DomainSettings, self._faults) if document else None
         products = {path.name: self._product(path, policy, topic_prefix) for path in self._folders(folder)}

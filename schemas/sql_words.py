@@ -23,5 +23,5 @@ RESERVED = frozenset(
 ENGINE_CATALOGS = frozenset(
     {"global_temp", "information_schema", "main", "memory", "pg_catalog", "spark_catalog", "system", "temp"}
 )
-# headrace's own: `headrace` for what the mesh publishes about itself.
-OWN_DOMAINS = frozenset({"headrace"})
+# headrace's own: `governance` for what the mesh publishes about itself, `headrace` for topics that are no product's.
+OWN_DOMAINS = frozenset({"governance", "headrace"})

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.producers.positions import positions_topic
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import NotApplied
 from headrace.schemas.policy import masks_over
 from headrace.schemas.registry import Registry
 from headrace.sinks.evolution import follow, followed_version
-from headrace.sinks.tables import ensure_table, load_table
+from headrace.sinks.tables import ensure_table
 from headrace.streams.admin import Admin
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
     admin = Admin(environment.kafka_config())
     _apply_topics(mesh, admin, run)
     with Registry(environment.registry_config()) as registry:
-        for product in mesh.products:
+        for product in mesh.all_products:
             _apply_subject(product, registry, run)
-        for domain in mesh.domains.values():
+        for domain in mesh.all_domains:
             catalog = open_catalog(environment, domain)
             for product in domain.products.values():
                 _apply_table(catalog, product, mesh.policy, registry.versions(product.subject), run)
@@ -104,7 +104,7 @@ class _Run:
 def _apply_topics(mesh: Mesh, admin: Admin, run: _Run) -> None:
     positions = positions_topic(mesh.environment.topic_prefix)
     _apply_topic(admin, positions, 1, {"cleanup.policy": "compact"}, run)
-    for product in mesh.products:
+    for product in mesh.all_products:
         contract = product.contract
         wanted = {} if contract.retention_ms is None else {_RETENTION: str(contract.retention_ms)}
         _apply_topic(admin, product.topic, contract.partitions, wanted, run)

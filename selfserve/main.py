@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.schemas.errors import Bug, HeadraceError
-from headrace.selfserve.commands import FAILED, INTERRUPTED, Session, data, platform
+from headrace.selfserve.commands import FAILED, INTERRUPTED, Session, build, data, govern, operate, platform, subscribe
 from headrace.selfserve.crash import keep_crash, place_of
 from headrace.selfserve.output import say, show_error
 
@@ -92,8 +92,8 @@ def headrace(
     context.obj = Session(mesh, environment, debug)
 
 
-app.add_typer(platform.app)
-app.add_typer(data.app)
+for commands in (build, platform, data, subscribe, operate, govern):
+    app.add_typer(commands.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

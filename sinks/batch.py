@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import Bug
-from headrace.sinks.ledger import Range
+from headrace.streams.ledger import Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

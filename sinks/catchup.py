@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.sinks.ledger import Ledger
     from headrace.streams.admin import Watermarks
+    from headrace.streams.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from pyiceberg.table.update import (
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from headrace.schemas.errors import Bug, Stale
-from headrace.sinks.ledger import PROPERTY_KEY, SUMMARY_KEY
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.metadata import TableMetadata
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
-    from headrace.sinks.ledger import Ledger, Range
+    from headrace.streams.ledger import Ledger, Range
 
 
 @dataclass(frozen=True, slots=True)

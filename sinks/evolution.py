@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table.update import AssertCurrentSchemaId, AssertTableUUID, SetPropertiesUpdate
 
-from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.catalog import catalog_errors, load_table
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
 from headrace.schemas.evolution import AddColumn, Change, MakeOptional, Widen, changes
 from headrace.schemas.masks import Mask
 from headrace.schemas.types import unsupported
-from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from pyiceberg.exceptions import CommitFailedException
 
-from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.catalog import catalog_errors, load_table
 from headrace.schemas.errors import Bug, HeadraceError, ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
 from headrace.sinks.commit import check_fence, has_landed, stage
 from headrace.sinks.files import write_rows
-from headrace.sinks.history import read_ledger
 from headrace.sinks.stops import topic_made_anew
-from headrace.sinks.tables import load_table
+from headrace.streams.history import read_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from headrace.sinks.batch import Chunk, Letter
     from headrace.sinks.commit import Staged
     from headrace.sinks.files import Shape, Written
-    from headrace.sinks.ledger import Ledger, Range
+    from headrace.streams.ledger import Ledger, Range
 
 # A product whose every second event cannot be read has a fault that dead letters would only hide.
 _MANY_ROWS = 100

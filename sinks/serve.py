@@ -62,7 +62,7 @@ def serve(
     Raises:
         UserError: a product that the mesh does not have, a missing secret; nothing was started.
     """
-    chosen = [mesh.product(name) for name in products] or list(mesh.products)
+    chosen = [mesh.product(name) for name in products] or list(mesh.all_products)
     hmac_key = mesh.environment.hmac_key()
     with Registry(mesh.environment.registry_config()) as registry:
         settings = [Setting(mesh, product, registry, hmac_key, on_landed=on_landed or _ignore) for product in chosen]

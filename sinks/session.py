@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Bug, Unavailable
 from headrace.sinks.batch import Batch, Chunk
-from headrace.sinks.history import read_ledger
 from headrace.sinks.landing import Landed, Landing
-from headrace.sinks.ledger import Ledger, gaps
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.stops import gap, topic_made_anew
-from headrace.sinks.tables import load_table
+from headrace.streams.history import read_ledger
+from headrace.streams.ledger import Ledger, gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -62,14 +62,3 @@ def ensure_table(catalog: Catalog, product: Product) -> Table:
             )
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)
-
-
-def load_table(catalog: Catalog, product: Product) -> Table:
-    """Load the product's table as it is now.
-
-    Raises:
-        NotApplied: if it does not exist.
-        Unavailable: if catalog or storage does not answer.
-    """
-    with catalog_errors(f"table {product.name}"):
-        return catalog.load_table(identifier_of(product))

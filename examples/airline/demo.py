@@ -33,7 +33,7 @@ import source
 from headrace.governance.duck import tables_of
 from headrace.governance.verify import verify
 from headrace.producers.resumable import publish_all
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.environment import ensure_hmac_key
 from headrace.schemas.errors import HeadraceError
 from headrace.schemas.mesh import load_mesh
@@ -43,7 +43,6 @@ from headrace.selfserve.report import show_audit
 from headrace.selfserve.sql import select
 from headrace.selfserve.stack import stack_of
 from headrace.sinks.serve import serve
-from headrace.sinks.tables import load_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,13 +142,13 @@ def stream(mesh: Mesh) -> bool:
     ):
         bars = Bars(mesh, progress)
         try:
-            sinks = threads.submit(serve, mesh, [], until_caught_up=False, stop=stop, on_landed=bars.landed)
+            sinks = threads.submit(serve, mesh, names, until_caught_up=False, stop=stop, on_landed=bars.landed)
             for publisher in [threads.submit(publish, mesh, name, bars, stop) for name in names]:
                 publisher.result()
         finally:
             stop.set()
         fine = sinks.result()
-        return serve(mesh, [], until_caught_up=True, stop=threading.Event(), on_landed=bars.landed) and fine
+        return serve(mesh, names, until_caught_up=True, stop=threading.Event(), on_landed=bars.landed) and fine
 
 
 def publish(mesh: Mesh, name: str, bars: Bars, stop: threading.Event) -> None:

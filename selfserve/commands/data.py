@@ -113,7 +113,7 @@ def sink(
     from headrace.sinks.serve import serve
 
     mesh = session_of(context).mesh()
-    names = [str(mesh.product(name).name) for name in products or ()] or [str(item.name) for item in mesh.products]
+    names = [str(mesh.product(name).name) for name in products or ()] or [str(item.name) for item in mesh.all_products]
     log_to_stderr()
     say(f"keeping {len(names)} table{'s' if len(names) != 1 else ''} up to date; Ctrl-C stops")
     with stopped_by_signals() as stopped:
@@ -147,7 +147,7 @@ def sql(
     mesh = session_of(context).mesh()
     text = sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape") if query == "-" else query
     with tables_of(mesh) as duck:
-        result = select(duck, [product.name for product in mesh.products], text)
+        result = select(duck, [product.name for product in mesh.all_products], text)
         names = [column.name for column in result.columns]
         if output is Format.JSON:
             write_json(names, result.rows, sys.stdout)
@@ -179,7 +179,7 @@ def verify(
     from headrace.selfserve.report import show_audit, write_audit
 
     mesh = session_of(context).mesh()
-    chosen = [mesh.product(name) for name in products or ()] or list(mesh.products)
+    chosen = [mesh.product(name) for name in products or ()] or list(mesh.all_products)
     with progress("reading") as tell:
         audit = verify_products(mesh, chosen, tell)
     if report is ReportFormat.JSON:

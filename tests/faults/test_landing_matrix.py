@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from pyiceberg.types import StringType
 
+from headrace.schemas.catalog import load_table
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.evolution import VERSION_PROPERTY
 from headrace.sinks.landing import Step
-from headrace.sinks.tables import ensure_table, load_table
+from headrace.sinks.tables import ensure_table
 from tests.support.faulty import CommitFault, Crash, FaultyCatalog
 from tests.support.meshes import ORDER, ORDERS, write_mesh
 from tests.support.workers import At, Log, Mailbox, Worker, rows_in

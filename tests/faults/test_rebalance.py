@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.registry import Registry
 from headrace.sinks.evolution import followed_version
-from headrace.sinks.history import read_ledger
-from headrace.sinks.tables import load_table
+from headrace.streams.history import read_ledger
 from tests.support.meshes import ORDER, ORDERS, encoded, order, query, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, process, running
 

@@ -9,11 +9,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # public, but not listed
 
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.selfserve.apply import apply
-from headrace.sinks.history import read_ledger
-from headrace.sinks.tables import load_table
 from headrace.streams.admin import Admin
+from headrace.streams.history import read_ledger
 from tests.support.meshes import ORDER, ORDERS, ids, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
-    from headrace.sinks.ledger import Ledger
+    from headrace.streams.ledger import Ledger
     from tests.support.meshes import Cluster
 
 RETURNS = "shop.returns"

@@ -12,13 +12,12 @@ from confluent_kafka import Producer
 
 from headrace.producers.positions import positions_topic
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import Refusal, Unavailable, UserError
 from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.selfserve.apply import DEAD_LETTER_RETENTION_MS, apply
 from headrace.selfserve.stack import stack_of
-from headrace.sinks.tables import load_table
 from headrace.streams.admin import Admin, Watermarks
 
 if TYPE_CHECKING:

@@ -13,14 +13,13 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace.governance.verify import Audit, verify
-from headrace.schemas.catalog import open_catalog
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import NotApplied, Unavailable
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.apply import apply
 from headrace.selfserve.init import init_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import stack_of
-from headrace.sinks.tables import load_table
 from headrace.streams.admin import Admin
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from headrace.sinks.batch import Chunk
 from headrace.sinks.commit import stage
 from headrace.sinks.evolution import follow
 from headrace.sinks.files import Shape, Written, write_rows
-from headrace.sinks.ledger import Ledger, Range
 from headrace.sinks.tables import ensure_table
+from headrace.streams.ledger import Ledger, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.governance.duck import Duck
+from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Stale, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.sinks.batch import Chunk, Letter
 from headrace.sinks.files import Shape
-from headrace.sinks.history import read_ledger
 from headrace.sinks.landing import Desk, Landing
-from headrace.sinks.ledger import Ledger, Range
-from headrace.sinks.tables import ensure_table, load_table
+from headrace.sinks.tables import ensure_table
 from headrace.streams.decode import Decoder
+from headrace.streams.history import read_ledger
+from headrace.streams.ledger import Ledger, Range
 from tests.support.meshes import encoded, order
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from headrace.schemas.errors import Bug
 from headrace.sinks.batch import Batch, Chunk, Limits
-from headrace.sinks.ledger import Range
 from headrace.streams.frames import Frame
+from headrace.streams.ledger import Range
 
 NONE_YET: Future[Chunk] = Future()
 

@@ -19,11 +19,10 @@ from pyiceberg.io import S3_CONNECT_TIMEOUT, S3_REQUEST_TIMEOUT
 
 from headrace.schemas import catalog as seam
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.catalog import catalog_errors, open_catalog
+from headrace.schemas.catalog import catalog_errors, load_table, open_catalog
 from headrace.schemas.environment import Environment, EnvironmentSettings
 from headrace.schemas.errors import NotApplied, ProductStopped, SettingsError, Unavailable
 from headrace.schemas.product import Domain
-from headrace.sinks.tables import load_table
 from tests.support.lake import Lake, product_of
 from tests.support.meshes import ORDER
 

@@ -20,7 +20,7 @@ from pyiceberg.transforms import IdentityTransform
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped, Stale
 from headrace.sinks.commit import check_fence, has_landed, stage
-from headrace.sinks.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position, Range
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position, Range
 from tests.support.lake import TABLE, TOPIC_ID, Lake
 
 if TYPE_CHECKING:

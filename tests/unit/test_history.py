@@ -10,8 +10,8 @@ from pyiceberg.table.update import RemovePropertiesUpdate, RemoveSnapshotRefUpda
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped
-from headrace.sinks.history import last_rows, read_ledger
-from headrace.sinks.ledger import PROPERTY_KEY, Ledger, Position
+from headrace.streams.history import last_rows, read_ledger
+from headrace.streams.ledger import PROPERTY_KEY, Ledger, Position
 from tests.support.lake import Lake
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.schemas.errors import ProductStopped
-from headrace.sinks.ledger import (
+from headrace.streams.ledger import (
     MAX_BYTES,
     SUMMARY_KEY,
     Ledger,

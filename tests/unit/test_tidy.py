@@ -32,7 +32,7 @@ PURE = (
     "streams/frames.py",
     "streams/storable.py",
     "sinks/batch.py",
-    "sinks/ledger.py",
+    "streams/ledger.py",
     "governance/proof.py",
 )
 # Kafka, HTTP, clock, files and randomness: what an edge may touch and a core may not.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from headrace.schemas.catalog import catalog_errors
-from headrace.sinks.ledger import PROPERTY_KEY, Ledger, Walk, trusted_property, walk
+from headrace.streams.ledger import PROPERTY_KEY, Ledger, Walk, trusted_property, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
