@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException, TopicPartition
 
+from headrace.producers.transactions import TRANSACTION_TIMEOUT_S
 from headrace.schemas.errors import Bug, Unavailable
 from headrace.streams.kafka import Problems, client_config, open_consumer
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from headrace.streams.admin import Topic
 
 FORMAT = 1
-# Everything that reads one of these topics to its end has to wait for the transactions that are open in it; the
-# broker ends those of a publisher that died after this time (and looks for them every 10 s).
-TRANSACTION_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = TRANSACTION_TIMEOUT_S + 30.0
 _POLL_S = 0.2
 _BATCH = 1_000

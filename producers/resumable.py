@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
-
-from headrace.producers.positions import (
-    TRANSACTION_TIMEOUT_S,
-    Position,
-    position_key,
-    positions_topic,
-    read_position,
-)
+from headrace.producers.positions import Position, position_key, positions_topic, read_position
 from headrace.producers.publisher import schema_id_of
+from headrace.producers.transactions import Transactions, transactional_id
 from headrace.producers.wire import Encoder
-from headrace.schemas.errors import Bug, Unavailable
+from headrace.schemas.errors import Bug
 from headrace.streams.admin import Admin
-from headrace.streams.kafka import UP_HINT, Problems, cause_of, open_producer, producer_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from headrace.schemas.errors import HeadraceError
+    from headrace.producers.transactions import Outgoing
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.product import Product
 
 # Transactions of 10,000 small events run at 170,000 to 240,000 a second; a second bounds what readers wait for.
 TRANSACTION_EVENTS = 10_000
 TRANSACTION_AGE_S = 1.0
-# A commit is repeated until the broker has answered: asking for the same commit again is what the protocol foresees.
-COMMIT_TIMEOUT_S = 60.0
-_ATTEMPT_S = 10.0
-_QUEUE_WAIT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +72,24 @@ def publish_all(
     admin = Admin(config)
     topic, positions = admin.topic(found.topic), admin.topic(positions_topic(environment.topic_prefix))
     encoder = Encoder(found, schema_id_of(mesh, found))
-    transactions = _Transactions(config, found, identity, positions.name)
+    transactions = Transactions(config, transactional_id("publish", found.topic, identity), where=found.topic)
     # Fences an older process first, so that the position read below is the last that it can have written.
     transactions.start()
     end = admin.log_ends(positions)[0]
     start = read_position(config, positions, end=end, topic=topic, identity=identity)
     if start.done:
         return Published(sent=0, before=start.events)
+
+    def position(at: Position) -> Outgoing:
+        return positions.name, position_key(topic.name, identity), at.to_bytes()
+
     reached = start
     for batch in _batches(source, encoder, start.position):
         reached = replace(reached, position=batch[-1].position, events=reached.events + len(batch))
-        transactions.commit(batch, reached)
+        transactions.write([*((found.topic, sent.key, sent.value) for sent in batch), position(reached)])
         if on_progress is not None:
             on_progress(len(batch))
-    transactions.commit([], replace(reached, done=True))
+    transactions.write([position(replace(reached, done=True))])
     return Published(sent=reached.events - start.events, before=start.events)
 
 
@@ -132,82 +121,3 @@ def _batches(source: Iterable[tuple[int, object]], encoder: Encoder, behind: int
             began = time.monotonic()
     if batch:
         yield batch
-
-
-class _Transactions:
-    """Writes batches of one source, each in a transaction with the position behind it."""
-
-    def __init__(self, config: Mapping[str, str], product: Product, identity: str, positions: str) -> None:
-        self._topic = product.topic
-        self._positions = positions
-        self._key = position_key(product.topic, identity)
-        self._problems = Problems()
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        timeout_ms = int(TRANSACTION_TIMEOUT_S * 1000)
-        self._producer = open_producer(
-            producer_config(
-                config,
-                self._problems,
-                transactional_id=f"headrace.publish.{product.topic}.{digest}",
-                transaction_timeout_ms=timeout_ms,
-                delivery_timeout_ms=timeout_ms,  # must not be above the transaction's
-                delivery_report_only_error=True,
-            )
-        )
-
-    def start(self) -> None:
-        """Fence every older process with this source; its open transaction is over when this returns."""
-        self._repeat(self._producer.init_transactions)
-
-    def commit(self, batch: Sequence[_Message], reached: Position) -> None:
-        """Write a batch and the position behind it, both or neither.
-
-        Raises:
-            Unavailable: if it is not committed, or nobody can say; the position tells the next run.
-            UserError: if another process took over, or the broker refuses an event.
-        """
-        try:
-            self._producer.begin_transaction()
-            for message in batch:
-                self._produce(self._topic, message.key, message.value)
-            self._produce(self._positions, self._key, reached.to_bytes())
-            self._repeat(self._producer.commit_transaction)
-        except KafkaException as error:
-            self._abort()
-            raise self._error(error) from None
-        except BaseException:
-            self._abort()
-            raise
-
-    def _produce(self, topic: str, key: bytes | None, value: bytes) -> None:
-        deadline = time.monotonic() + TRANSACTION_TIMEOUT_S
-        while True:
-            try:
-                self._producer.produce(topic, value, key)
-            except BufferError:
-                self._producer.poll(_QUEUE_WAIT_S)
-                if time.monotonic() > deadline:
-                    raise Unavailable("Kafka takes no more events", where=topic, hint=UP_HINT) from None
-            else:
-                return
-
-    def _repeat(self, call: Callable[[float], None]) -> None:
-        """Call until there is an outcome: librdkafka goes on with the same request where the last call left it."""
-        deadline = time.monotonic() + COMMIT_TIMEOUT_S
-        while True:
-            try:
-                call(_ATTEMPT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise self._error(error) from None
-            else:
-                return
-
-    def _error(self, error: KafkaException) -> HeadraceError:
-        return self._problems.error(cause_of(self._producer, error), where=self._topic)
-
-    def _abort(self) -> None:
-        # Where the broker does not hear it, it ends the transaction by itself after its time-out, and the next run's
-        # start ends it before that.
-        with contextlib.suppress(KafkaException):
-            self._producer.abort_transaction(_ATTEMPT_S)

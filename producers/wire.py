@@ -48,7 +48,18 @@ class Encoder:
         Raises:
             EventError: if the contract's schema refuses the event; it names the field and never the value.
         """
-        record = self._record(event)
+        return self.message(self.record(event))
+
+    def record(self, event: object) -> dict[str, Any]:
+        """Return the event as `message` takes it: checked, its values as Avro writes them.
+
+        Raises:
+            EventError: if the contract's schema refuses the event; it names the field and never the value.
+        """
+        return self._record(event)
+
+    def message(self, record: dict[str, Any]) -> tuple[bytes | None, bytes]:
+        """Return the key and value of a checked record."""
         buffer = io.BytesIO()
         buffer.write(self._header)
         try:

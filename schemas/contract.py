@@ -14,13 +14,15 @@ What headrace reads, all else of the standard is accepted and left to its reader
     slaProperties                         latency: an event's age when it is in the table (default 10 s)
                                           retention: how long Kafka keeps an event (default: the broker's)
     customProperties                      kafka.partitions (default 4), avro.compatibility (default BACKWARD)
+                                          inputContracts: [{id: domain.product, version: 1.0.0}, …], the products
+                                          that this one is made from
 
 Source: Open Data Contract Standard 3.2.0, Bitol; "Fundamentals", "Schema", "Service-Level Agreement".
 """
 
 from __future__ import annotations
 
-import re
+import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,25 +30,27 @@ from typing import TYPE_CHECKING, Any
 from open_data_contract_standard.model import OpenDataContractStandard, Team
 
 from headrace.schemas.contract_fields import (
+    VERSION,
     check_fields,
     chosen_masks,
     contract_fields,
     custom_properties,
+    inputs_of,
     key_of,
     masks_of,
 )
 from headrace.schemas.documents import DocumentFaults
+from headrace.schemas.names import ProductName
 from headrace.schemas.product import Compatibility, Contract
 from headrace.schemas.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from headrace.schemas.avro import AvroSchema
     from headrace.schemas.documents import Document, Key
     from headrace.schemas.errors import Fault
     from headrace.schemas.masks import Mask
-    from headrace.schemas.names import ProductName
     from headrace.schemas.policy import PiiPolicy
 
 API_VERSION = "v3.2.0"
@@ -64,8 +68,8 @@ UNIT_MS = {
     **dict.fromkeys(("d", "day", "days"), 86_400_000),
     **dict.fromkeys(("y", "yr", "year", "years"), 365 * 86_400_000),
 }
-_OWN_PROPERTIES = ("kafka.partitions", "avro.compatibility")
-_VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
+_INPUTS = "inputContracts"
+_OWN_PROPERTIES = ("kafka.partitions", "avro.compatibility", _INPUTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,7 @@ class OdcsDocument:
         custom = custom_properties(odcs.customProperties, (), _OWN_PROPERTIES, add)
         partitions = _partitions(custom, add)
         compatibility = _compatibility(custom, add)
+        inputs = inputs_of(custom.get(_INPUTS), name, add)
         if not tables or schema is None:
             return None
         properties = list(contract_fields(tables[0], add))
@@ -138,8 +143,19 @@ class OdcsDocument:
             freshness_s=DEFAULT_FRESHNESS_S if freshness_ms is None else freshness_ms / 1000,
             retention_ms=retention_ms,
             masks=MappingProxyType(chosen),
+            inputs=tuple(found for found, _ in inputs),
         )
         return contract, MappingProxyType(masks)
+
+    def check_inputs(self, known: Collection[ProductName], faults: list[Fault]) -> None:
+        """Add a fault for each input that is none of the known products. What else is wrong there, `read` has told."""
+        custom = custom_properties(self.odcs.customProperties, (), (_INPUTS,), DocumentFaults(self.document, []))
+        own = ProductName(str(self.odcs.domain), str(self.odcs.name))
+        for found, place in inputs_of(custom.get(_INPUTS), own, DocumentFaults(self.document, [])):
+            if found.product not in known:
+                near = difflib.get_close_matches(str(found.product), map(str, known), n=1)
+                hint = f"did you mean {near[0]}?" if near else "name a product of this mesh"
+                DocumentFaults(self.document, faults).add(place, f"the mesh has no product {found.product}", hint)
 
 
 def _check_identity(odcs: OpenDataContractStandard, name: ProductName, faults: DocumentFaults) -> None:
@@ -160,7 +176,7 @@ def _check_identity(odcs: OpenDataContractStandard, name: ProductName, faults: D
             faults.add(place, what, f"write {place[-1]}: {expected}")
     purpose = odcs.description.purpose if odcs.description else None
     team = odcs.team.name if isinstance(odcs.team, Team) else None
-    if not (odcs.version and _VERSION.fullmatch(odcs.version)):
+    if not (odcs.version and VERSION.fullmatch(odcs.version)):
         faults.add(("version",), "the contract needs a semantic version", "write version: 1.0.0")
     for texts, value, hint in (
         (("status",), odcs.status, "write status: active"),

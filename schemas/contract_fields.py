@@ -1,14 +1,20 @@
-"""What a contract says of its fields: the key, the masks. Every field that it names stands in the Avro schema."""
+"""What a contract says of its fields and of what the product is made from.
+
+The key and the masks: every field that it names stands in the Avro schema. And the contracts of its inputs.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.avro import Enum, Fixed, Primitive, optional_of
 from headrace.schemas.masks import Mask
+from headrace.schemas.names import ProductName
 from headrace.schemas.policy import choose
+from headrace.schemas.product import InputContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +27,10 @@ if TYPE_CHECKING:
 
 # What the Avro schema says is not said again: two places would part sooner or later.
 _STRUCTURE = ("logicalType", "physicalType", "logicalTypeOptions", "required")
+
+
+# Semantic versioning.
+VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,43 @@ def custom_properties(
         elif near := difflib.get_close_matches(name, known, n=1, cutoff=0.75):
             faults.add((*here, "property"), "unknown custom property", f"did you mean {near[0]}?")
     return found
+
+
+def inputs_of(
+    custom: tuple[Any, tuple[Key, ...]] | None, name: ProductName, faults: DocumentFaults
+) -> list[tuple[InputContract, tuple[Key, ...]]]:
+    """Return the products that a contract says it is made from, with their places; each once, none of them itself.
+
+    Whether the mesh has such products is not asked here.
+    """
+    if custom is None:
+        return []
+    listed, place = custom
+    if not isinstance(listed, list):
+        faults.add(place, "inputContracts is a list", "write value: [{id: domain.product, version: 1.0.0}]")
+        return []
+    found: dict[ProductName, tuple[InputContract, tuple[Key, ...]]] = {}
+    for index, value in enumerate(listed):
+        here = (*place, index)
+        entry = _input_of(value)
+        if entry is None:
+            faults.add(here, "an input is an id and a version", "write {id: domain.product, version: 1.0.0}")
+        elif entry.product == name:
+            faults.add((*here, "id"), "a product is not made from itself", "name the products that it is made from")
+        elif entry.product in found:
+            faults.add((*here, "id"), f"{entry.product} stands twice", "keep one of the two")
+        else:
+            found[entry.product] = (entry, (*here, "id"))
+    return list(found.values())
+
+
+def _input_of(value: Any) -> InputContract | None:
+    if not isinstance(value, dict) or value.keys() != {"id", "version"} or not VERSION.fullmatch(str(value["version"])):
+        return None
+    try:
+        return InputContract(ProductName.parse(str(value["id"])), str(value["version"]))
+    except ValueError:
+        return None
 
 
 def contract_fields(table: SchemaObject, faults: DocumentFaults) -> Iterator[ContractField]:

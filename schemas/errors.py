@@ -14,7 +14,9 @@
     ├── Refusal              one record cannot become a row: it goes to the dead-letter topic
     ├── Stale                another worker has taken over: drop the batch, read the ledger again
     ├── Unavailable          a server or a disk does not answer: wait and try again
+    │   └── Held             … because an operator holds the product
     ├── ProductStopped       only an operator can decide how this product goes on
+    │   └── DamagedLedger    … because its ledger cannot be read, or contradicts the rows
     └── Bug                  an invariant of headrace does not hold
 
 An unknown outcome (a commit was sent and nothing certain came back) is no error of its own: whoever sent it asks, as
@@ -151,8 +153,16 @@ class Unavailable(HeadraceError):
     """A server or a disk does not answer now. Nothing was decided; the same call may be made again."""
 
 
+class Held(Unavailable):
+    """An operator holds the product: nothing is committed to its table until it is released."""
+
+
 class ProductStopped(HeadraceError):
     """A product that only an operator can let go on (a gap, a topic made anew, a ledger that contradicts its table)."""
+
+
+class DamagedLedger(ProductStopped):
+    """A table's ledger that cannot be read, or that contradicts the table's rows: it can be repaired."""
 
 
 class Bug(HeadraceError):

@@ -84,6 +84,7 @@ class MeshReader:
         # What must differ across the mesh, with its places.
         self._topics: list[tuple[ProductName, str]] = []
         self._storages: list[tuple[str, str]] = []
+        self._contracts: list[OdcsDocument] = []
 
     def settings(self) -> MeshSettings | None:
         """Read ``mesh.yaml``; None if it has a fault."""
@@ -110,6 +111,7 @@ class MeshReader:
         self._storages.append((GOVERNANCE, "headrace's own domain"))
         self._check_topics()
         self._check_storage()
+        self._check_inputs()
         return {name: domain for name, domain in domains.items() if domain is not None}
 
     def governance(self, policy: PiiPolicy, topic_prefix: str) -> Domain | None:
@@ -144,6 +146,7 @@ class MeshReader:
         contract = OdcsDocument.parse(document, self._faults) if document else None
         if contract is None:
             return None
+        self._contracts.append(contract)
         url = contract.schema_url(self._faults)
         schema = self._schema(folder, url, contract.schema_place()) if url is not None else None
         refused = unsupported(schema) if schema is not None else []
@@ -212,6 +215,13 @@ class MeshReader:
                     self._faults.append(
                         Fault(place, f"the storage lies inside that of {other_place}", "give each domain its own")
                     )
+
+    def _check_inputs(self) -> None:
+        """What a product is made from is a product of this mesh, or headrace's own, faults in its files or not."""
+        own = {ProductName(GOVERNANCE, folder.name) for folder in (OWN_FOLDER / GOVERNANCE).iterdir()}
+        known = own | {name for name, _ in self._topics}
+        for contract in self._contracts:
+            contract.check_inputs(known, self._faults)
 
     def _check_texts(self, document: Document) -> None:
         """Find secrets and unknown placeholders wherever they stand, in places that do not validate too."""

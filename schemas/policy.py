@@ -15,7 +15,7 @@ from headrace.schemas.masks import Mask, fits
 from headrace.schemas.types import masked_leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from headrace.schemas.avro import AvroSchema, AvroType
 
@@ -81,7 +81,7 @@ def masks_over(known: Mapping[str, Mask], policy: PiiPolicy, schemas: Iterable[A
     return masks
 
 
-def is_masked(path: str, masks: Mapping[str, Mask]) -> bool:
+def is_masked(path: str, masks: Container[str]) -> bool:
     """Tell whether a field is masked: by a mask of its own, or of a record that it lies in."""
     parts = path.split(".")
     return any(".".join(parts[:length]) in masks for length in range(1, len(parts) + 1))

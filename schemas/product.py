@@ -29,6 +29,14 @@ class Compatibility(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class InputContract:
+    """One product that another is made from: its name, and the version of its contract that was built upon."""
+
+    product: ProductName
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """What headrace reads of a product's ODCS document.
 
@@ -43,6 +51,7 @@ class Contract:
         freshness_s: the SLA's latency in seconds: how old an event may be before it is in the table.
         retention_ms: how long Kafka keeps events; None: as long as the broker's default.
         masks: masks that the contract chooses, by field path; fields not named get their category's default.
+        inputs: the products that this one is made from, as the contract lists them.
     """
 
     version: str
@@ -55,6 +64,7 @@ class Contract:
     freshness_s: float
     retention_ms: int | None = None
     masks: Mapping[str, Mask] = field(default_factory=lambda: MappingProxyType({}))
+    inputs: tuple[InputContract, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

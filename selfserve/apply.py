@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from headrace.governance.applied import mark_applied
 from headrace.producers.positions import positions_topic
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import NotApplied
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
     from headrace.schemas.registry import RegisteredSchema
 
@@ -69,12 +69,14 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
     admin = Admin(environment.kafka_config())
     _apply_topics(mesh, admin, run)
     with Registry(environment.registry_config()) as registry:
-        for product in mesh.all_products:
-            _apply_subject(product, registry, run)
         for domain in mesh.all_domains:
             catalog = open_catalog(environment, domain)
             for product in domain.products.values():
-                _apply_table(catalog, product, mesh.policy, registry.versions(product.subject), run)
+                # One after the other: the auditor wonders about a version that no table marks as applied.
+                registered = _apply_subject(product, registry, run)
+                versions = registry.versions(product.subject)
+                masks = masks_over(product.masks, mesh.policy, [version.schema for version in versions])
+                _apply_table(catalog, replace(product, masks=masks), versions, registered, run)
     return run.applied()
 
 
@@ -130,7 +132,7 @@ def _apply_topic(admin: Admin, name: str, partitions: int, wanted: Mapping[str, 
     run.note(f"topic {name}" + (f" ({', '.join(sorted(changes))})" if changes else ""), made=made or bool(changes))
 
 
-def _apply_subject(product: Product, registry: Registry, run: _Run) -> None:
+def _apply_subject(product: Product, registry: Registry, run: _Run) -> RegisteredSchema:
     level = product.contract.compatibility
     if registry.compatibility(product.subject) != level:
         run.note(f"level {level} of subject {product.subject}", made=True)
@@ -139,19 +141,28 @@ def _apply_subject(product: Product, registry: Registry, run: _Run) -> None:
     there = registry.lookup(product.subject, product.schema)
     registered = there or registry.register(product.subject, product.schema)
     run.note(f"version {registered.version} of subject {product.subject}", made=there is None)
+    return registered
 
 
 def _apply_table(
-    catalog: Catalog, product: Product, policy: PiiPolicy, versions: Sequence[RegisteredSchema], run: _Run
+    catalog: Catalog,
+    product: Product,
+    versions: Sequence[RegisteredSchema],
+    registered: RegisteredSchema,
+    run: _Run,
 ) -> None:
-    """Make the table, or have it follow the subject's versions: the very commit that a sink would make later."""
+    """Make the table, or have it follow the subject's versions: the very commit that a sink would make later.
+
+    The contract's own version is marked as applied, whoever has registered it; the others are as they were.
+    """
     try:
         before = followed_version(load_table(catalog, product))
         made = False
     except NotApplied:
         before = followed_version(ensure_table(catalog, product))
         made = True
-    masks = masks_over(product.masks, policy, [version.schema for version in versions])
-    after = followed_version(follow(catalog, replace(product, masks=masks), versions))
-    moved = f" (version {after})" if after != before and not made else ""
-    run.note(f"table {product.name}{moved}", made=made or bool(moved))
+    after = followed_version(follow(catalog, product, versions))
+    marked = mark_applied(catalog, product, registered.id)
+    changed = after != before or marked
+    news = f" (version {after if after != before else registered.version})" if changed and not made else ""
+    run.note(f"table {product.name}{news}", made=made or changed)

@@ -17,7 +17,18 @@ import typer
 from typer.core import TyperGroup
 
 from headrace.schemas.errors import Bug, HeadraceError
-from headrace.selfserve.commands import FAILED, INTERRUPTED, Session, build, data, govern, operate, platform, subscribe
+from headrace.selfserve.commands import (
+    FAILED,
+    INTERRUPTED,
+    Session,
+    build,
+    data,
+    govern,
+    operate,
+    platform,
+    status,
+    subscribe,
+)
 from headrace.selfserve.crash import keep_crash, place_of
 from headrace.selfserve.output import say, show_error
 
@@ -92,7 +103,7 @@ def headrace(
     context.obj = Session(mesh, environment, debug)
 
 
-for commands in (build, platform, data, subscribe, operate, govern):
+for commands in (build, platform, status, data, subscribe, operate, govern):
     app.add_typer(commands.app)
 
 

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -24,11 +24,18 @@ from headrace.schemas.errors import MeshError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from headrace.schemas.errors import HeadraceError
+    from rich.console import RenderableType
+    from structlog.typing import FilteringBoundLogger
+
+    from headrace.schemas.errors import Fault, HeadraceError
 
 __all__ = [
     "Format",
+    "LogFormat",
     "ReportFormat",
+    "console",
+    "error_text",
+    "fitted",
     "log_to_stderr",
     "progress",
     "say",
@@ -63,6 +70,13 @@ class ReportFormat(StrEnum):
     JSON = "json"
 
 
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 def console(file: TextIO) -> Console:
     """Return a console: colours and the terminal's width on a terminal, neither of them elsewhere."""
     terminal = file.isatty()
@@ -77,8 +91,12 @@ def console(file: TextIO) -> Console:
 
 
 def say(text: str, *, file: TextIO | None = None) -> None:
-    """Write a line for people, to stderr unless told otherwise."""
-    print(text, file=file or sys.stderr)
+    """Write a line for people, to stderr unless told otherwise; where logs are JSON, stderr gets it as a log line."""
+    log = _json_log() if file is None else None
+    if log is not None:
+        log.info(text)
+    else:
+        print(text, file=file or sys.stderr)
 
 
 @contextmanager
@@ -91,9 +109,20 @@ def progress(first: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(Text(visible(text)))
 
 
-def log_to_stderr() -> None:
-    """Let structured log lines go to stderr: coloured on a terminal, logfmt elsewhere; times are UTC."""
+def log_to_stderr(form: LogFormat = LogFormat.TEXT) -> None:
+    """Let structured log lines go to stderr; times are UTC.
+
+    Args:
+        form: text: coloured on a terminal, logfmt elsewhere. JSON: an object a line, from then on for all that goes to
+            stderr: `say` and `show_error`, warnings and other lines of libraries too.
+    """
     import structlog  # noqa: PLC0415 - most commands log nothing
+
+    from headrace.selfserve.logs import log_as_json  # noqa: PLC0415
+
+    if form is LogFormat.JSON:
+        log_as_json(sys.stderr)
+        return
 
     render = (
         structlog.dev.ConsoleRenderer()
@@ -112,21 +141,38 @@ def log_to_stderr() -> None:
 
 def show_error(error: HeadraceError, *, file: TextIO | None = None) -> None:
     """Write an error as ``error: what``, ``where: …``, ``next: …``; every fault of a mesh on its own."""
+    log = _json_log() if file is None else None
+    if log is not None:
+        for each in error.faults if isinstance(error, MeshError) else (error,):
+            log.error("failed", what=each.what, where=each.where, next=each.hint)
+        return
     out = file or sys.stderr
     if not isinstance(error, MeshError):
-        say(_error_text(error.what, error.where, error.hint), file=out)
+        say(error_text(error), file=out)
         return
     for fault in error.faults:
-        say(_error_text(fault.what, fault.where, fault.hint), file=out)
+        say(error_text(fault), file=out)
     count = len(error.faults)
     say(f"{count} fault{'s' if count != 1 else ''}", file=out)
 
 
-def _error_text(what: str, where: str | None, hint: str | None) -> str:
+def _json_log() -> FilteringBoundLogger | None:
+    """Return where a line for people goes while this process logs as JSON."""
+    if "headrace.selfserve.logs" not in sys.modules:
+        return None
+    import structlog  # noqa: PLC0415 - most commands log nothing
+
+    from headrace.selfserve.logs import logs_are_json  # noqa: PLC0415
+
+    return structlog.get_logger("headrace") if logs_are_json() else None
+
+
+def error_text(error: HeadraceError | Fault) -> str:
+    """Return an error as lines: ``error: what``, ``where: …``, ``next: …``."""
     # A text of several lines (DuckDB's, with its mark under the place) keeps its shape: all its lines move together.
-    lines = ["error: " + visible(what, keep_lines=True).replace("\n", "\n  ")]
-    lines += [f"  where: {visible(where)}"] if where else []
-    lines += [f"  next: {visible(hint)}"] if hint else []
+    lines = ["error: " + visible(error.what, keep_lines=True).replace("\n", "\n  ")]
+    lines += [f"  where: {visible(error.where)}"] if error.where else []
+    lines += [f"  next: {visible(error.hint)}"] if error.hint else []
     return "\n".join(lines)
 
 
@@ -163,17 +209,22 @@ def show_rows(columns: Sequence[str], rows: Iterator[Sequence[Any]], numeric: Se
     shown = list(islice(rows, TABLE_ROWS))
     more = next(rows, None) is not None
     screen = console(out)
-    grid = table(columns, shown, numeric)
-    if screen.measure(grid).minimum > screen.width or _width(columns, shown) > screen.width:
-        for number, row in enumerate(shown, start=1):
-            screen.print(Text(f"row {number}", style="bold"))
-            screen.print(_record(columns, row))
-    else:
-        screen.print(grid)
+    screen.print(fitted(screen, columns, shown, numeric))
     count = len(shown)
     say(f"{count:,} row{'s' if count != 1 else ''}", file=out)
     if more:
         say(f"only the first {TABLE_ROWS:,} rows are shown; --format csv and --format json write all of them")
+
+
+def fitted(
+    screen: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]], numeric: Sequence[bool]
+) -> RenderableType:
+    """Return a table; where it is too wide for the screen, its rows one below another."""
+    grid = table(columns, rows, numeric)
+    if screen.measure(grid).minimum <= screen.width and _width(columns, rows) <= screen.width:
+        return grid
+    records = ((Text(f"row {number}", style="bold"), _record(columns, row)) for number, row in enumerate(rows, start=1))
+    return Group(*(part for record in records for part in record))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], numeric: Sequence[bool]) -> Table:

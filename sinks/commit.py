@@ -43,7 +43,7 @@ class Staged:
     Attributes:
         snapshot_id: the id that the snapshot will have: known before, so that its fate can be looked up afterwards.
         requirements: what must still hold of the table: its identity, the branch's head, the schema, the partitioning.
-        updates: the snapshot, the branch's new head, the ledger's property.
+        updates: the snapshot, the branch's new head, properties: the ledger's among them.
     """
 
     snapshot_id: int
@@ -62,7 +62,9 @@ class _Handle:
         return self._table.metadata
 
 
-def stage(table: Table, files: Sequence[DataFile], ledger: Ledger) -> Staged:
+def stage(
+    table: Table, files: Sequence[DataFile], ledger: Ledger | None, properties: Mapping[str, str] | None = None
+) -> Staged:
     """Write manifests and manifest list of an append to the branch ``main`` and return the commit.
 
     Nothing is visible before the commit lands. No files make an empty append, because a position never moves without a
@@ -71,17 +73,21 @@ def stage(table: Table, files: Sequence[DataFile], ledger: Ledger) -> Staged:
     Args:
         table: the handle that the ledger's fence was checked on; the commit holds only if the table still is as here.
         files: data files written for the handle's schema and partition spec.
-        ledger: the ledger after the batch.
+        ledger: the ledger after the batch. None: the table's own cannot be read, and the snapshot says nothing of it,
+            as another engine's; only for appends without files.
+        properties: properties of the table that the same commit sets.
 
     Raises:
         ProductStopped: if the ledger is too large.
     """
+    if ledger is None and files:
+        raise Bug("rows were to be committed without a ledger")
     append = _MergeAppendFiles(
         operation=Operation.APPEND,
         transaction=cast("Transaction", _Handle(table)),
         io=table.io,
         branch=MAIN_BRANCH,
-        snapshot_properties={SUMMARY_KEY: ledger.to_json()},
+        snapshot_properties={} if ledger is None else {SUMMARY_KEY: ledger.to_json()},
     )
     for file in files:
         append.append_data_file(file)
@@ -95,8 +101,9 @@ def stage(table: Table, files: Sequence[DataFile], ledger: Ledger) -> Staged:
         {"current-schema-id": metadata.current_schema_id}
     )
     guards[AssertDefaultSpecId] = AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id})
-    repeated = SetPropertiesUpdate(updates={PROPERTY_KEY: ledger.to_json(snapshot_id=append.snapshot_id)})
-    return Staged(append.snapshot_id, tuple(guards.values()), (*updates, repeated))
+    repeated = {} if ledger is None else {PROPERTY_KEY: ledger.to_json(snapshot_id=append.snapshot_id)}
+    set_properties = SetPropertiesUpdate(updates={**repeated, **(properties or {})})
+    return Staged(append.snapshot_id, tuple(guards.values()), (*updates, set_properties))
 
 
 def has_landed(table: Table, snapshot_id: int) -> bool:

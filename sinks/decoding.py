@@ -13,9 +13,10 @@ from headrace.schemas.masking import Masker
 from headrace.schemas.policy import is_masked, masks_over
 from headrace.schemas.types import unsupported
 from headrace.sinks.batch import Chunk, Letter
-from headrace.sinks.evolution import follow, followed_version, masks_of, version_of, versions_of
+from headrace.sinks.evolution import follow, followed_version, version_of, versions_of
 from headrace.sinks.files import Shape
 from headrace.streams.decode import Decoder
+from headrace.streams.masked import masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -14,6 +14,8 @@ from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavai
 from headrace.schemas.evolution import AddColumn, Change, MakeOptional, Widen, changes
 from headrace.schemas.masks import Mask
 from headrace.schemas.types import unsupported
+from headrace.sinks.hold import check_not_held
+from headrace.streams.masked import MASK_PROPERTIES, masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,34 +29,11 @@ if TYPE_CHECKING:
 
 # The newest version of the subject that the table has followed. It never goes back.
 VERSION_PROPERTY = "headrace.schema-version"
-# One property for each masked field, by its path: a registry may lose the version that tagged it. Several workers add
-# to them at once, which a single property of them all would not outlast.
-MASK_PROPERTIES = "headrace.mask."
 
 
 def followed_version(table: Table) -> int:
     """Return the newest version of the subject that the table has followed; 0: none yet."""
     return int(table.properties.get(VERSION_PROPERTY, "0"))
-
-
-def masks_of(table: Table) -> dict[str, Mask]:
-    """Return the masks of all fields that were ever masked in the table, by path. A field is never taken out again.
-
-    Raises:
-        ProductStopped: if somebody has written a mask that this version of headrace does not know.
-    """
-    found = {}
-    for name, mask in table.properties.items():
-        if name.startswith(MASK_PROPERTIES):
-            try:
-                found[name.removeprefix(MASK_PROPERTIES)] = Mask(mask)
-            except ValueError:
-                raise ProductStopped(
-                    f"the table's property {name} names no mask that this headrace knows",
-                    where=f"table {'.'.join(table.name()[-2:])}",
-                    hint="upgrade headrace, or correct the property",
-                ) from None
-    return found
 
 
 def versions_of(registry: Registry, product: Product) -> Sequence[RegisteredSchema]:
@@ -98,6 +77,7 @@ def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSche
 
     Raises:
         ProductStopped: if a version asks for what Iceberg does not allow.
+        Held: if an operator holds the product, and the table wants a change.
         Unavailable: if catalog or storage does not answer; the change may or may not have landed: call again.
     """
     table = load_table(catalog, product)
@@ -111,6 +91,7 @@ def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSche
                 break
             properties = {VERSION_PROPERTY: str(max(registered.version, followed_version(table)))}
             properties |= {f"{MASK_PROPERTIES}{path}": str(mask) for path, mask in masks.items()}
+            check_not_held(table, product)
             _commit(catalog, product, table, wanted, properties)
             table = load_table(catalog, product)
         else:

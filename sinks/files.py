@@ -21,8 +21,9 @@ from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import ProductStopped
 from headrace.schemas.stamps import holdable
 from headrace.schemas.types import METADATA_NAMES, arrow_field
-from headrace.sinks.evolution import followed_version, masks_of
+from headrace.sinks.evolution import followed_version
 from headrace.streams.columns import Columns
+from headrace.streams.masked import masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ Each failure has one answer:
 *It is there.* The batch has landed, whatever the reply said.
 *It is absent and the ledger still is at the batch's start.* The same files are committed again, on a new handle.
 *The ledger has moved.* Another worker owns these partitions now: the batch is dropped whole.
+*An operator holds the product.* Nothing is judged or committed; the same files are committed after the release.
 
 After an unknown outcome no file is ever deleted.
 """
@@ -19,13 +20,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from pyiceberg.exceptions import CommitFailedException
-
-from headrace.schemas.catalog import catalog_errors, load_table
-from headrace.schemas.errors import Bug, HeadraceError, ProductStopped, Unavailable
+from headrace.schemas.catalog import load_table
+from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
-from headrace.sinks.commit import check_fence, has_landed, stage
+from headrace.sinks.attempts import Attempts
+from headrace.sinks.commit import check_fence
 from headrace.sinks.files import write_rows
+from headrace.sinks.hold import check_not_held, hold_of
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import read_ledger
 
@@ -115,10 +116,13 @@ class Landing:
         ranges: what the batch covers.
         chunks: the batch's decoded frames.
 
+    ``held`` tells whether the last look at the table found that an operator holds the product.
+
     Iterating raises:
         Stale: the batch is not this worker's any more; nothing of it landed.
         ProductStopped: only an operator can decide.
         Unavailable: something does not answer. Iterating *again* goes on where it was, with the same files.
+        Held: likewise, an operator holds the product.
     """
 
     desk: Desk
@@ -126,10 +130,14 @@ class Landing:
     ranges: Mapping[int, Range]
     chunks: Sequence[Chunk]
     landed: Landed | None = None
+    held: bool = False
     _posted: bool = False
     _written: Written | None = None
-    _sent: dict[int, Ledger] = field(default_factory=dict)
-    _doubt: Exception | None = None
+    _after: dict[int, Ledger] = field(default_factory=dict)
+    _attempts: Attempts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._attempts = Attempts(self.desk.catalog, self.desk.product)
 
     def __iter__(self) -> Iterator[Step]:
         """Yield each step before doing it."""
@@ -141,11 +149,14 @@ class Landing:
         for _ in range(_REPEATS):
             yield Step.RELOAD
             table = load_table(self.desk.catalog, self.desk.product)
+            self.held = False
             if self._settle(table):
                 yield Step.LANDED
                 return
+            self.held = hold_of(table) is not None
+            check_not_held(table, self.desk.product)
             ledger = self._fenced(table)
-            self._raise_doubt()
+            self._attempts.raise_doubt()
             if self._written is None or not self._written.fits(table):
                 yield Step.FILES
                 self._write(table)
@@ -154,7 +165,7 @@ class Landing:
             yield Step.STAGE
             staged = self._stage(table, ledger)
             yield Step.COMMIT
-            self._commit(table, staged)
+            self._attempts.send(table, staged)
             yield Step.OUTCOME
         raise Unavailable(
             "others commit to the table all the time", where=f"table {self.desk.product.name}", hint="it is tried again"
@@ -181,11 +192,11 @@ class Landing:
 
     def _settle(self, table: Table) -> bool:
         """Tell whether one of the commits sent so far is in the table's history."""
-        for snapshot_id, ledger in self._sent.items():
-            if has_landed(table, snapshot_id):
-                self.landed = Landed(snapshot_id, ledger, self.rows, len(self.letters), self._newest_s())
-                return True
-        return False
+        snapshot_id = self._attempts.landed(table)
+        if snapshot_id is None:
+            return False
+        self.landed = Landed(snapshot_id, self._after[snapshot_id], self.rows, len(self.letters), self._newest_s())
+        return True
 
     def _newest_s(self) -> float | None:
         stamps_ms = [chunk.timestamps_ms[holdable(chunk.timestamps_ms)] for chunk in self.chunks]
@@ -200,15 +211,6 @@ class Landing:
         check_fence(ledger, self.base, self.ranges, where=str(self.desk.product.name))
         return ledger
 
-    def _raise_doubt(self) -> None:
-        """Raise what the last commit raised, now that it is certain that it did not land; a conflict is no error."""
-        doubt, self._doubt = self._doubt, None
-        if doubt is None or isinstance(doubt, CommitFailedException):
-            return
-        if isinstance(doubt, HeadraceError):
-            raise doubt
-        raise Bug(f"a commit failed in an unforeseen way ({type(doubt).__name__})") from doubt
-
     def _write(self, table: Table) -> None:
         rows = self.desk.shape(table).rows(table, self.chunks, self.base.generation)
         self._written = write_rows(table, rows, self.desk.product)
@@ -216,14 +218,6 @@ class Landing:
     def _stage(self, table: Table, ledger: Ledger) -> Staged:
         files = [self._written.file] if self._written and self._written.file else []
         after = ledger.advanced(self.ranges)
-        with catalog_errors(f"table {self.desk.product.name}"):
-            staged = stage(table, files, after)
-        self._sent[staged.snapshot_id] = after
+        staged = self._attempts.stage(table, files, after)
+        self._after[staged.snapshot_id] = after
         return staged
-
-    def _commit(self, table: Table, staged: Staged) -> None:
-        try:
-            with catalog_errors(f"table {self.desk.product.name}"):
-                self.desk.catalog.commit_table(table, staged.requirements, staged.updates)
-        except Exception as error:  # noqa: BLE001 - whatever was raised says nothing certain: the table is asked next
-            self._doubt = error

@@ -8,12 +8,12 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import structlog
 
 from headrace.schemas.catalog import open_catalog
-from headrace.schemas.errors import HeadraceError, Stale, Unavailable
+from headrace.schemas.errors import Bug, HeadraceError, Stale, Unavailable
 from headrace.schemas.registry import Registry
 from headrace.sinks.batch import Limits
 from headrace.sinks.catchup import Targets
@@ -23,29 +23,32 @@ from headrace.sinks.landing import Desk
 from headrace.sinks.patience import Patience
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.session import STOP_S, Session, Works
+from headrace.sinks.watch import Standing, Unwatched, Wait, WatchedReader
 from headrace.streams.admin import Admin
 from headrace.streams.reader import KafkaReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
 
     from pyiceberg.catalog import Catalog
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
     from headrace.sinks.landing import Landed, Step
+    from headrace.sinks.watch import Watcher
     from headrace.streams.reader import Rebalance
-
-OnLanded: TypeAlias = "Callable[[Product, Landed], None]"
 
 # A sink asks again, so it may give up sooner than people: a stop waits for the request that is under way.
 ADMIN_TIMEOUT_S = 5.0
+
+UNWATCHED = Unwatched()
 
 _LOG = structlog.get_logger("headrace.sink")
 
 
 def serve(
-    mesh: Mesh, products: Sequence[str], *, until_caught_up: bool, stop: Event, on_landed: OnLanded | None = None
+    mesh: Mesh, products: Sequence[str], *, until_caught_up: bool, stop: Event, watcher: Watcher | None = None
 ) -> bool:
     """Run the sinks of some products (none named: of all) until ``stop`` is set, or until caught up.
 
@@ -54,7 +57,7 @@ def serve(
         products: names, ``domain.product``.
         until_caught_up: end when all that was in the topics at the start is in the tables.
         stop: set it to end: each sink lands once more within 10 s.
-        on_landed: is told each commit, from the product's thread.
+        watcher: is told how the products' sinks get on, from their threads.
 
     Returns:
         False if any product stopped on a fault; each has been logged with its next step.
@@ -65,13 +68,8 @@ def serve(
     chosen = [mesh.product(name) for name in products] or list(mesh.all_products)
     hmac_key = mesh.environment.hmac_key()
     with Registry(mesh.environment.registry_config()) as registry:
-        settings = [Setting(mesh, product, registry, hmac_key, on_landed=on_landed or _ignore) for product in chosen]
-        sinks = [
-            Pipeline(f"sink-{setting.product.name}").submit(
-                partial(ProductSink(setting).run, stop, until_caught_up=until_caught_up)
-            )
-            for setting in settings
-        ]
+        settings = [Setting(mesh, product, registry, hmac_key, watcher=watcher or UNWATCHED) for product in chosen]
+        sinks = [_start(setting, stop, until_caught_up=until_caught_up) for setting in settings]
         try:
             # Each is waited for, also behind one that failed.
             outcomes = [sink.result() for sink in sinks]
@@ -83,8 +81,19 @@ def serve(
             raise
 
 
-def _ignore(product: Product, landed: Landed) -> None:
-    """Nobody watches the commits."""
+def _start(setting: Setting, stop: Event, *, until_caught_up: bool) -> Future[bool]:
+    sink = Pipeline(f"sink-{setting.product.name}").submit(
+        partial(ProductSink(setting).run, stop, until_caught_up=until_caught_up)
+    )
+
+    def tell(ended: Future[bool]) -> None:
+        # Whoever waits for the outcomes may still be waiting for another product's.
+        error = ended.exception()
+        if error is not None:
+            setting.watcher.ended(setting.product, Bug(f"its thread has died ({type(error).__name__})"))
+
+    sink.add_done_callback(tell)
+    return sink
 
 
 def unobserved(step: Step) -> None:
@@ -100,7 +109,7 @@ class Setting:
         product: the product.
         registry: the schema registry, shared between products.
         hmac_key: the mesh's secret.
-        on_landed: is told each commit.
+        watcher: is told how the sink gets on.
         catalog: the catalog of the product's domain; None: the environment's.
         observe: is told each step of a landing before it is done, from the landing's thread.
     """
@@ -109,7 +118,7 @@ class Setting:
     product: Product
     registry: Registry
     hmac_key: bytes
-    on_landed: OnLanded = _ignore
+    watcher: Watcher = UNWATCHED
     catalog: Catalog | None = None
     observe: Callable[[Step], None] = unobserved
 
@@ -126,8 +135,11 @@ class ProductSink:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._log = _LOG.bind(product=str(setting.product.name))
-        self._patience = Patience(self._waiting)
-        self._between = Patience(self._waiting, repeated=(Unavailable, Stale))
+        self._standing = Standing(setting.product, setting.watcher)
+        self._patience = Patience(
+            partial(self._waiting, Wait.WORK), recovered=partial(self._standing.goes_on, Wait.WORK)
+        )
+        self._between = Patience(partial(self._waiting, Wait.SESSION), repeated=(Unavailable, Stale))
         self._targets: Targets | None = None
         self._progress = False
 
@@ -141,11 +153,15 @@ class ProductSink:
             self._log.warning("stopped while waiting", what=str(error))
         except HeadraceError as error:
             self._log.error("stopped", what=error.what, where=error.where, next=error.hint)
+            self._standing.ended(error)
             return False
         except Exception as error:  # noqa: BLE001 - one product's fault stops no other
             # A message may hold a value: only the kind of the error and the code's places are logged.
-            self._log.error("stopped by a bug of headrace", kind=type(error).__name__, places=_places(error))
+            kind = type(error).__name__
+            self._log.error("stopped by a bug of headrace", kind=kind, places=_places(error))
+            self._standing.ended(Bug(f"stopped by a bug of headrace ({kind})"))
             return False
+        self._standing.ended(None)
         return True
 
     def _one_session(self, stop: Event, *, until_caught_up: bool) -> bool:
@@ -161,11 +177,12 @@ class ProductSink:
         except (Unavailable, Stale) as error:
             if stop.is_set() or not self._progress:
                 raise
-            self._waiting(error)
+            self._waiting(Wait.SESSION, error)
             return False
         return True
 
     def _session(self, stop: Event, *, until_caught_up: bool) -> None:
+        self._standing.opening()
         setting, mesh = self._setting, self._setting.mesh
         product, kafka = setting.product, mesh.environment.kafka_config()
         catalog = setting.catalog or open_catalog(mesh.environment, mesh.domain_of(product))
@@ -180,8 +197,10 @@ class ProductSink:
             product, admin, decoding, desk, setting.limits, self._patience, setting.observe, self._landed, abandon
         )
 
-        def open_reader(rebalance: Rebalance) -> KafkaReader:
-            return KafkaReader(kafka, product.topic, product.sink_group, rebalance)
+        def open_reader(rebalance: Rebalance) -> WatchedReader:
+            joined = _Joined(rebalance, lambda: self._standing.goes_on(Wait.SESSION))
+            reader = KafkaReader(kafka, product.topic, product.sink_group, joined)
+            return WatchedReader(reader, self._standing, lambda: admin.watermarks(admin.topic(product.topic)))
 
         try:
             with Session(works, open_reader) as session:
@@ -199,13 +218,30 @@ class ProductSink:
             lag_s=None if landed.newest_s is None else round(max(time.time() - landed.newest_s, 0.0), 3),
             snapshot=landed.snapshot_id,
         )
-        self._setting.on_landed(self._setting.product, landed)
+        self._setting.watcher.landed(self._setting.product, landed, seconds)
 
-    def _waiting(self, error: HeadraceError) -> None:
+    def _waiting(self, place: Wait, error: HeadraceError) -> None:
+        self._standing.waits(place, error)
         if isinstance(error, Stale):
             self._log.warning("another worker has moved the table: starting from its ledger", what=error.what)
             return
         self._log.warning("waiting", what=error.what, where=error.where, next=error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """A session that tells when the group has given it its partitions."""
+
+    session: Rebalance
+    tell: Callable[[], None]
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        positions = self.session.assigned(partitions)
+        self.tell()
+        return positions
+
+    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
+        self.session.revoked(partitions, lost=lost)
 
 
 def _places(error: BaseException) -> list[str]:

@@ -14,9 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from headrace.schemas.catalog import load_table
-from headrace.schemas.errors import Bug, Unavailable
+from headrace.schemas.errors import Bug, Held, Unavailable
 from headrace.sinks.batch import Batch, Chunk
+from headrace.sinks.hold import check_not_held, hold_of
 from headrace.sinks.landing import Landed, Landing
+from headrace.sinks.patience import HELD_S, HELD_TELL_S
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.streams.history import read_ledger
@@ -88,9 +90,13 @@ class Session:
         self._ledger: Ledger | None = None
         self._batch = Batch({})
         self._landing: Future[Landed] | None = None
+        self._last: Landing | None = None
         self._abandon = works.abandon
         self._look_s = 0.0
         self._tell_s = 0.0
+        self._held = False
+        self._held_look_s = 0.0
+        self._held_tell_s = 0.0
         self._landing_since_s = 0.0
         self._grace_s = REVOKE_S
         self._pipeline = Pipeline(f"land-{works.product.name}")
@@ -119,6 +125,7 @@ class Session:
         while not stop.is_set():
             self._take(self._reader.poll(POLL_S))
             self._collect()
+            self._look_for_release()
             if targets is not None and self._caught_up(targets):
                 return
             if self._due(targets):
@@ -154,6 +161,10 @@ class Session:
             raise topic_made_anew(product, ledger.topic_id, topic.id)
         for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
             raise gap(product, partition, first, low)
+        if hold_of(table) is not None:
+            # What was not read cannot be dropped by a rebalance: workers of a held product leave each other in peace.
+            self._held = True
+            self._reader.pause()
         self._base = self._ledger = ledger
         positions = {partition: ledger.next(partition) for partition in partitions}
         self._batch.positions.update(positions)
@@ -202,7 +213,25 @@ class Session:
         if base is None:
             raise Bug("a batch was read before a ledger was")
         self._landing = self._pipeline.submit(lambda: self._land(batch, base))
-        self._reader.resume()
+        if not self._held:
+            self._reader.resume()
+
+    def _look_for_release(self) -> None:
+        """Read again once a product is released that was held when partitions came."""
+        now_s = time.monotonic()
+        if not self._held or now_s < self._held_look_s:
+            return
+        self._held_look_s = now_s + HELD_S
+        try:
+            check_not_held(load_table(self._works.desk.catalog, self._works.product), self._works.product)
+        except Held as error:
+            if now_s >= self._held_tell_s:
+                self._held_tell_s = now_s + HELD_TELL_S
+                self._works.patience.report(error)
+        else:
+            self._held = False
+            self._reader.resume()
+            self._works.patience.recovered()
 
     def _collect(self) -> None:
         """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
@@ -228,13 +257,14 @@ class Session:
         return landed
 
     def _drain(self, timeout_s: float) -> None:
-        """Land what is open, waiting at most so long."""
+        """Land what is open, waiting at most so long; for a release, not at all."""
         deadline = time.monotonic() + timeout_s
         while self._landing is not None or self._batch:
             if self._landing is None:
                 self._land_or_pause()
-            if self._landing is not None and not wait([self._landing], max(deadline - time.monotonic(), 0.0)).done:
-                return
+            while self._landing is not None and not wait([self._landing], POLL_S).done:
+                if time.monotonic() >= deadline or (self._last is not None and self._last.held):
+                    return
             self._collect()
 
     def _decode(self, frame: Frame) -> Chunk:
@@ -242,7 +272,7 @@ class Session:
 
     def _land(self, batch: Batch, base: Ledger) -> Landed:
         chunks = [chunk.result() for chunk in batch.chunks]
-        landing = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
+        landing = self._last = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
 
         def drive() -> Landed:
             for step in landing:

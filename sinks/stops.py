@@ -24,6 +24,6 @@ def gap(product: Product, partition: int, first: int, low: int) -> ProductStoppe
     return ProductStopped(
         f"Kafka has deleted offsets {first} to {low - 1} of partition {partition} before they were in the table",
         where=f"topic {product.topic}",
-        hint="raise the contract's retention, and produce them again; or drop the table and run `headrace apply`, "
-        "which starts it from what Kafka still has",
+        hint=f"`headrace accept-gap {product.name}` shows what is lost and lets the sink go on without it; "
+        "raise the contract's retention",
     )

@@ -112,6 +112,11 @@ class Admin:
         """Return the end of every partition's log itself, open transactions included: never below a watermark's end."""
         return self._offsets(topic, _LATEST, IsolationLevel.READ_UNCOMMITTED)
 
+    def offsets_at(self, topic: Topic, timestamp_ms: int) -> Mapping[int, int]:
+        """Return every partition's first offset of that time or later, where there is one."""
+        found = self._offsets(topic, OffsetSpec.for_timestamp(timestamp_ms))
+        return {partition: offset for partition, offset in found.items() if offset >= 0}
+
     def create(self, name: str, *, partitions: int, config: Mapping[str, str]) -> bool:
         """Make a topic with the broker's default replication; False if there is one of that name already.
 

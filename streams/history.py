@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.errors import DamagedLedger
 from headrace.streams.ledger import PROPERTY_KEY, Ledger, Walk, trusted_property, walk
 
 if TYPE_CHECKING:
@@ -16,34 +18,110 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
 
+# Sinks count a table's generations from here.
+FIRST_GENERATION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A table's ledger, and where it stands.
+
+    Attributes:
+        ledger: the ledger.
+        snapshot_id: the snapshot that carries it; None: the history was expired by others, and the property serves.
+        committed_ms: when that snapshot was made, milliseconds since 1970 UTC.
+    """
+
+    ledger: Ledger
+    snapshot_id: int | None
+    committed_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LastRows:
+    """The highest offset by partition of the rows of the highest generation; generation 1 if there is no row."""
+
+    generation: int
+    offsets: Mapping[int, int]
+
 
 def read_ledger(table: Table, product: Product) -> Ledger | None:
     """Return what the table holds of its topic; None: nothing was ever committed.
 
     Raises:
-        ProductStopped: if the history was expired by others and the table's property contradicts its rows.
+        DamagedLedger: if it cannot be read, or if the history was expired by others and the table's property
+            contradicts its rows.
+        ProductStopped: if a newer headrace wrote it.
         Unavailable: if storage does not answer.
     """
+    found = find_ledger(table, product)
+    return found.ledger if found else None
+
+
+def find_ledger(table: Table, product: Product) -> Found | None:
+    """Return the table's ledger with the place where it stands; None: nothing was ever committed.
+
+    Raises:
+        DamagedLedger, ProductStopped, Unavailable: as `read_ledger`.
+    """
     metadata = table.metadata
-    found = walk(metadata.current_snapshot(), metadata.snapshot_by_id)
-    if metadata.current_snapshot() is None and metadata.next_sequence_number() > 1:
-        # Somebody has removed the branch: the table is not new, and its rows are not there to be seen.
-        found = Walk(None, whole=False)
-    if found.ledger is not None or found.whole:
-        return found.ledger
-    with catalog_errors(f"table {product.name}"):
-        rows = last_rows(table)
-    return trusted_property(metadata.properties.get(PROPERTY_KEY), rows)
+    try:
+        found = walk(metadata.current_snapshot(), metadata.snapshot_by_id)
+        if metadata.current_snapshot() is None and metadata.next_sequence_number() > 1:
+            # Somebody has removed the branch: the table is not new, and its rows are not there to be seen.
+            found = Walk(None, whole=False)
+        if found.ledger is not None:
+            snapshot = metadata.snapshot_by_id(found.snapshot_id) if found.snapshot_id is not None else None
+            return Found(found.ledger, found.snapshot_id, snapshot.timestamp_ms if snapshot else None)
+        if found.whole:
+            return None
+        ledger = trusted_property(metadata.properties.get(PROPERTY_KEY), last_rows(table, product).offsets)
+    except DamagedLedger as error:
+        name = product.name
+        hint = (
+            f"`headrace ledger show {name}` shows both sides, `headrace ledger repair {name}` makes one from the rows"
+        )
+        raise DamagedLedger(error.what, where=f"table {name}", hint=hint) from None
+    return Found(ledger, None, None)
 
 
-def last_rows(table: Table) -> Mapping[int, int]:
-    """Return the highest offset by partition of the rows of the highest generation. Reads three columns of all rows."""
+def last_rows(table: Table, product: Product) -> LastRows:
+    """Return the last rows of the highest generation. Reads three columns of all rows.
+
+    Raises:
+        Unavailable: if storage does not answer.
+        ProductStopped: if files of the table are damaged.
+    """
     columns = ("_generation", "_kafka_partition", "_kafka_offset")
     highest: dict[tuple[int, int], int] = {}
-    for batch in table.scan(selected_fields=columns).to_arrow_batch_reader():
-        grouped = pa.table(batch).group_by(["_generation", "_kafka_partition"]).aggregate([("_kafka_offset", "max")])
-        for row in grouped.to_pylist():
-            place = (row["_generation"], row["_kafka_partition"])
-            highest[place] = max(highest.get(place, -1), row["_kafka_offset_max"])
-    newest = max((generation for generation, _ in highest), default=0)
-    return {partition: offset for (generation, partition), offset in highest.items() if generation == newest}
+    with catalog_errors(f"table {product.name}"):
+        for batch in table.scan(selected_fields=columns).to_arrow_batch_reader():
+            groups = pa.table(batch).group_by(["_generation", "_kafka_partition"])
+            for row in groups.aggregate([("_kafka_offset", "max")]).to_pylist():
+                place = (row["_generation"], row["_kafka_partition"])
+                highest[place] = max(highest.get(place, -1), row["_kafka_offset_max"])
+    newest = max((generation for generation, _ in highest), default=FIRST_GENERATION)
+    offsets = {partition: offset for (generation, partition), offset in highest.items() if generation == newest}
+    return LastRows(newest, offsets)
+
+
+def stamps_of(table: Table, product: Product, rows: LastRows) -> Mapping[int, int]:
+    """Return the timestamps of these rows by partition, in milliseconds since 1970 UTC; -1: the row has none.
+
+    Raises:
+        Unavailable, ProductStopped: as `last_rows`.
+    """
+    if not rows.offsets:
+        return {}
+    offsets = ", ".join(str(offset) for offset in sorted(set(rows.offsets.values())))
+    wanted = f"_generation = {rows.generation} and _kafka_offset in ({offsets})"
+    columns = ("_kafka_partition", "_kafka_offset", "_kafka_timestamp")
+    found: dict[int, int] = {}
+    with catalog_errors(f"table {product.name}"):
+        for batch in table.scan(wanted, selected_fields=columns).to_arrow_batch_reader():
+            # Rows of other engines may have been written to the microsecond.
+            times = batch.column("_kafka_timestamp").cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+            for row in pa.table([*batch.columns[:2], times], names=[*columns[:2], "ms"]).to_pylist():
+                if rows.offsets.get(row["_kafka_partition"]) == row["_kafka_offset"]:
+                    found[row["_kafka_partition"]] = -1 if row["ms"] is None else row["ms"]
+    return found

@@ -7,20 +7,23 @@ and one table alone tells how far it has come. Reading it is a walk from the bra
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.schemas.errors import ProductStopped
+from headrace.schemas.errors import DamagedLedger, ProductStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # In a snapshot's summary; and, repeated for tables whose history others have expired, in a property of the table.
 SUMMARY_KEY = "headrace.ledger"
 PROPERTY_KEY = "headrace.ledger.main"
+# The record of accepted gaps came later and is part of format 1: whoever does not know it reads every position right,
+# and merely forgets the record.
 FORMAT = 1
 # Some catalogs bound a request's size; 32 kB hold about a thousand partitions.
 MAX_BYTES = 32_768
+REPAIR_HINT = "`headrace ledger show` shows both sides, `headrace ledger repair` makes a ledger from the rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,18 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """Offsets that Kafka deleted before the table held them, accepted as lost: ``first`` up to, not including, ``end``.
+
+    ``at_s`` is when an operator accepted them: seconds since 1970 UTC.
+    """
+
+    first: int
+    end: int
+    at_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """What a table holds of a topic.
 
@@ -58,6 +73,7 @@ class Ledger:
         positions: every partition that has been begun.
         added: what the snapshot that carries this ledger added, by partition.
         origin: partitions whose log began above 0 when the table first followed them, with that first offset.
+        accepted: what was accepted as lost, by partition and ascending. A record for people: nothing depends on it.
     """
 
     topic_id: str
@@ -65,6 +81,7 @@ class Ledger:
     positions: Mapping[int, Position]
     added: Mapping[int, Range]
     origin: Mapping[int, int]
+    accepted: Mapping[int, Sequence[Accepted]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, topic_id: str, lows: Mapping[int, int]) -> Ledger:
@@ -96,6 +113,16 @@ class Ledger:
         }
         return replace(self, positions={**self.positions, **moved}, added=dict(ranges))
 
+    def accepting(self, lost: Mapping[int, Accepted]) -> Ledger:
+        """Return the ledger after gaps were accepted, one a partition: its positions lie behind them."""
+        moved = {partition: Position(gap.end, self._last_row(partition)) for partition, gap in lost.items()}
+        known = {partition: _with(self.accepted.get(partition, ()), gap) for partition, gap in lost.items()}
+        return replace(self, positions={**self.positions, **moved}, added={}, accepted={**self.accepted, **known})
+
+    def adding_nothing(self) -> Ledger:
+        """Return the ledger for a snapshot that adds nothing and moves nothing."""
+        return replace(self, added={})
+
     def _last_row(self, partition: int) -> int | None:
         position = self.positions.get(partition)
         return position.last_row if position else None
@@ -103,12 +130,27 @@ class Ledger:
     def to_json(self, *, snapshot_id: int | None = None) -> str:
         """Return the ledger as compact JSON.
 
+        Where there is no room for all that was accepted, the oldest is left out; the snapshot that accepted it told it.
+
         Args:
             snapshot_id: for the table's property: the snapshot whose ledger this repeats.
 
         Raises:
             ProductStopped: if it is larger than 32 kB.
         """
+        places = [(partition, gap) for partition, gaps_of in self.accepted.items() for gap in gaps_of]
+        text = self._json(places, snapshot_id)
+        while len(text) > MAX_BYTES and places:
+            places = sorted(places, key=lambda place: place[1].at_s)[(len(places) + 1) // 2 :]
+            text = self._json(places, snapshot_id)
+        if len(text) > MAX_BYTES:
+            raise ProductStopped(
+                f"the ledger of {len(self.positions)} partitions is larger than {MAX_BYTES:,} bytes",
+                hint="give the topic fewer partitions",
+            )
+        return text
+
+    def _json(self, accepted: Sequence[tuple[int, Accepted]], snapshot_id: int | None) -> str:
         document: dict[str, Any] = {
             "v": FORMAT,
             "topic": self.topic_id,
@@ -118,22 +160,19 @@ class Ledger:
         }
         if self.origin:
             document["origin"] = {str(p): offset for p, offset in sorted(self.origin.items())}
+        for p, gap in sorted(accepted, key=lambda place: (place[0], place[1].first)):
+            document.setdefault("accepted", {}).setdefault(str(p), []).append([gap.first, gap.end, gap.at_s])
         if snapshot_id is not None:
             document["snapshot"] = snapshot_id
-        text = json.dumps(document, separators=(",", ":"))
-        if len(text) > MAX_BYTES:
-            raise ProductStopped(
-                f"the ledger of {len(self.positions)} partitions is larger than {MAX_BYTES:,} bytes",
-                hint="give the topic fewer partitions",
-            )
-        return text
+        return json.dumps(document, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:
         """Parse a ledger.
 
         Raises:
-            ProductStopped: if it is of a format that this version of headrace does not know, or damaged.
+            DamagedLedger: if it cannot be read.
+            ProductStopped: if it is of a format that this version of headrace does not know.
         """
         try:
             document = json.loads(text)
@@ -151,12 +190,23 @@ class Ledger:
                     for p, (start, end, row) in document["added"].items()
                 },
                 origin={int(p): _offset(offset) for p, offset in document.get("origin", {}).items()},
+                accepted={
+                    int(p): tuple(Accepted(_offset(first), _offset(end), _offset(at_s)) for first, end, at_s in gaps_of)
+                    for p, gaps_of in document.get("accepted", {}).items()
+                },
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ProductStopped(
-                f"the ledger in the table cannot be read ({type(error).__name__})",
-                hint="somebody has changed the snapshot's summary or the table's property: see `headrace verify`",
+            raise DamagedLedger(
+                f"the ledger in the table cannot be read ({type(error).__name__}): somebody has changed it",
+                hint=REPAIR_HINT,
             ) from None
+
+
+def _with(known: Sequence[Accepted], gap: Accepted) -> tuple[Accepted, ...]:
+    """Return the known ranges and one behind them; one that begins where the last one ends makes it longer."""
+    if known and known[-1].end >= gap.first:
+        return (*known[:-1], Accepted(known[-1].first, max(known[-1].end, gap.end), gap.at_s))
+    return (*known, gap)
 
 
 def _text(value: object) -> str:
@@ -196,10 +246,12 @@ class Walk:
         ledger: the first ledger on the way; None: none.
         whole: whether the walk ended at the table's beginning. False: the history behind was expired by others, and
             the table's property must be asked.
+        snapshot_id: the snapshot that carries the ledger.
     """
 
     ledger: Ledger | None
     whole: bool
+    snapshot_id: int | None = None
 
 
 def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None]) -> Walk:
@@ -207,12 +259,15 @@ def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None])
 
     Snapshots of other engines (a compaction, a delete) carry none and are passed over. Only a snapshot of sequence
     number 1 without a parent is the beginning: a snapshot whose parent was expired has no parent either.
+
+    Raises:
+        DamagedLedger, ProductStopped: as `Ledger.from_json`.
     """
     snapshot = head
     while snapshot is not None:
         text = snapshot.summary.additional_properties.get(SUMMARY_KEY) if snapshot.summary else None
         if text is not None:
-            return Walk(Ledger.from_json(text), whole=True)
+            return Walk(Ledger.from_json(text), whole=True, snapshot_id=snapshot.snapshot_id)
         if snapshot.parent_snapshot_id is None:
             return Walk(None, whole=snapshot.sequence_number == 1)
         snapshot = by_id(snapshot.parent_snapshot_id)
@@ -229,15 +284,16 @@ def trusted_property(text: str | None, last_rows: Mapping[int, int]) -> Ledger:
         last_rows: the highest offset in the table by partition, of the highest generation.
 
     Raises:
-        ProductStopped: if there is no property or it contradicts the rows; both are shown.
+        DamagedLedger: if there is no property or it contradicts the rows; both are shown.
+        ProductStopped: as `Ledger.from_json`.
     """
     found = Ledger.from_json(text) if text is not None else None
     claimed = {p: at.last_row for p, at in found.positions.items() if at.last_row is not None} if found else {}
     if found is None or claimed != dict(last_rows):
-        raise ProductStopped(
+        raise DamagedLedger(
             f"the table's history was expired and its property does not agree with its rows: "
             f"property {_shown(claimed) if found else 'missing'}, rows {_shown(last_rows)}",
-            hint="roll the table back to a snapshot that carries a ledger, or drop it and run `headrace apply`",
+            hint=REPAIR_HINT,
         )
     return found
 

@@ -1,28 +1,30 @@
-"""Reading a topic as a member of a consumer group: frames, ends of partitions, and rebalances. The first reader."""
+"""Reading a topic with confluent-kafka: frames, ends of partitions, rebalances. In a group, the first reader."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from operator import itemgetter
 from threading import Thread
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
-from headrace.schemas.errors import Bug, SettingsError, Unavailable
+from headrace.schemas.errors import Bug, SettingsError, Unavailable, UserError
 from headrace.streams.decode import MAX_BLOCK_ROWS
-from headrace.streams.frames import Frame, Messages, frames_of
+from headrace.streams.frames import Messages, frames_of
 from headrace.streams.kafka import CONSUME_ROWS, NEWS, Problems, client_config, kafka_error, open_consumer
+from headrace.streams.reading import Member, Polled, PollMissed, Reader, Rebalance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from confluent_kafka import KafkaError
+
+__all__ = ["CONSUMER_DEFAULTS", "KafkaReader", "Member", "PollMissed", "Polled", "Reader", "Rebalance", "TopicReader"]
 
 # What one poll joins: the messages of each call become columns at once. A block costs about a millisecond, whatever its
 # length, which 65,000 messages make cheap; 64 MiB are as good, and Arrow's arrays of bytes end at 2 GiB.
@@ -30,6 +32,8 @@ _POLL_ROWS = MAX_BLOCK_ROWS
 _POLL_BYTES = 64 << 20
 # Leaving a group takes milliseconds; without having left, a worker is missed after its session's time-out.
 _CLOSE_S = 3.0
+# A group's offsets are read and written within milliseconds; a coordinator that moves needs some seconds.
+_ANSWER_S = 10.0
 # A worker that died is missed after this; the broker's lowest default bound is 6 s.
 CONSUMER_DEFAULTS: Mapping[str, str] = {
     "session.timeout.ms": "10000",
@@ -44,72 +48,17 @@ CONSUMER_DEFAULTS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Polled:
-    """What one poll brought.
-
-    Attributes:
-        frames: messages, in the order of their offsets within each partition and schema id.
-        ends: partitions whose end was reached, with the position behind the last record, control records included.
-        trouble: why nothing came, if the broker was out of reach meanwhile. The reader goes on by itself.
-    """
-
-    frames: Sequence[Frame] = ()
-    ends: Mapping[int, int] = field(default_factory=dict)
-    trouble: Unavailable | None = None
-
-
-class Rebalance(Protocol):
-    """What a reader tells when its partitions change. Called from within :meth:`Reader.poll` and ``close``."""
-
-    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """Return the position each new partition starts at. What is raised here leaves ``poll``."""
-        ...
-
-    def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
-        """Give partitions up. ``lost``: they may belong to another worker already, so nothing can be finished."""
-        ...
-
-
-class Reader(Protocol):
-    """Reads a topic's partitions. Reads are read_committed; a reader never stores positions by itself."""
-
-    def poll(self, timeout_s: float) -> Polled:
-        """Wait up to ``timeout_s`` for messages. Must be called more often than ``max.poll.interval.ms``.
-
-        Raises:
-            Unavailable: the reader must be closed and opened anew.
-        """
-        ...
-
-    def pause(self) -> None:
-        """Bring no messages until :meth:`resume`; polls keep the membership alive."""
-        ...
-
-    def resume(self) -> None:
-        """Bring messages again."""
-        ...
-
-    def announce(self, positions: Mapping[int, int]) -> None:
-        """Tell the group's offsets to lag tools. A courtesy: failures are ignored, the offsets are never read."""
-        ...
-
-    def close(self) -> None:
-        """Leave the group. Returns within seconds, whatever the broker does."""
-        ...
-
-
-class KafkaReader:
-    """Reads with confluent-kafka's consumer in a cooperative consumer group.
+class TopicReader:
+    """Reads a topic with confluent-kafka's consumer; subclasses say how it comes to its partitions.
 
     Args:
         config: the environment's librdkafka properties.
         topic: the topic.
-        group: the consumer group.
         rebalance: is asked for positions and told of revocations.
+        group: the consumer group.
     """
 
-    def __init__(self, config: Mapping[str, str], topic: str, group: str, rebalance: Rebalance) -> None:
+    def __init__(self, config: Mapping[str, str], topic: str, rebalance: Rebalance, group: str) -> None:
         self._topic = topic
         self._rebalance = rebalance
         self._problems = Problems()
@@ -129,7 +78,6 @@ class KafkaReader:
                 partition_assignment_strategy="cooperative-sticky",
             )
         )
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def __enter__(self) -> Self:
         return self
@@ -179,20 +127,9 @@ class KafkaReader:
             with self._mapped():
                 self._consumer.resume(self._consumer.assignment())
 
-    def announce(self, positions: Mapping[int, int]) -> None:
-        """See :meth:`Reader.announce`."""
-        offsets = [TopicPartition(self._topic, partition, position) for partition, position in positions.items()]
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException:
-            self._problems.last = None
-
     def close(self) -> None:
         """See :meth:`Reader.close`."""
-        # With the broker away in the middle of an offset commit, the client waits for it for ever.
-        leaving = Thread(target=self._consumer.close, name=f"leave-{self._topic}", daemon=True)
-        leaving.start()
-        leaving.join(_CLOSE_S)
+        _within(_CLOSE_S, self._consumer.close, f"leave-{self._topic}")
 
     def _consume(self, timeout_s: float) -> list[Message]:
         with self._mapped():
@@ -223,9 +160,97 @@ class KafkaReader:
         return ends
 
     def _broken(self, error: KafkaError) -> Exception:
-        if error.name() in {"_AUTO_OFFSET_RESET", "_MAX_POLL_EXCEEDED", "OFFSET_OUT_OF_RANGE"}:
+        if error.name() == "_MAX_POLL_EXCEEDED":
+            return PollMissed(f"the reader has to start anew: {error.str()}", where=self._topic)
+        if error.name() in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
             return Unavailable(f"the reader has to start anew: {error.str()}", where=self._topic)
+        if error.name() == "INCONSISTENT_GROUP_PROTOCOL":
+            return UserError(
+                "the consumer group is in use by consumers that share partitions out in another way",
+                where=self._topic,
+                hint="choose another group; members of this one need partition.assignment.strategy=cooperative-sticky",
+            )
         return kafka_error(error, where=self._topic)
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise self._problems.error(error, where=self._topic) from None
+
+    @contextmanager
+    def _carried(self) -> Iterator[None]:
+        """Carry an error over librdkafka's callback: the first one is raised from poll."""
+        try:
+            with self._mapped():
+                yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised from poll
+            self._failure = self._failure or error
+
+
+class KafkaReader(TopicReader):
+    """Reads as a member of a cooperative consumer group, as :class:`Member` says.
+
+    Args:
+        config: the environment's librdkafka properties.
+        topic: the topic.
+        group: the consumer group.
+        rebalance: is asked for positions and told of revocations.
+    """
+
+    def __init__(self, config: Mapping[str, str], topic: str, group: str, rebalance: Rebalance) -> None:
+        super().__init__(config, topic, rebalance, group)
+        self._told = False
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def announce(self, positions: Mapping[int, int]) -> None:
+        """See :meth:`Reader.announce`."""
+        offsets = [TopicPartition(self._topic, partition, position) for partition, position in positions.items()]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException:
+            self._problems.last = None
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """See :meth:`Member.committed`."""
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        with self._mapped():
+            found = self._consumer.committed(asked, timeout=_ANSWER_S) if asked else []
+        for place in found:
+            if place.error is not None:
+                raise kafka_error(place.error, where=self._topic)
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """See :meth:`Member.commit`."""
+        offsets = [TopicPartition(self._topic, partition, position) for partition, position in positions.items()]
+        failures: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except (KafkaException, RuntimeError) as error:
+                failures.append(error)
+
+        if not offsets:
+            return
+        if self._told:
+            # Inside of a poll, the client lets no other thread in.
+            ask()
+        elif not _within(_ANSWER_S, ask, f"commit-{self._topic}"):
+            raise self._not_committed(failures)
+        if failures:
+            raise self._not_committed(failures)
+
+    def _not_committed(self, failures: list[Exception]) -> Exception:
+        error = failures[0] if failures else None
+        reason = error.args[0].str() if isinstance(error, KafkaException) else "the broker does not answer"
+        return Unavailable(
+            f"the group's positions were not committed: {reason}",
+            where=self._topic,
+            hint="nothing is lost: events from the position before come again",
+        )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places: list[TopicPartition] = []
@@ -246,26 +271,12 @@ class KafkaReader:
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
         with self._carried():
+            self._told = True
             self._rebalance.revoked([place.partition for place in partitions], lost=lost)
+        self._told = False
         self._given_up |= {place.partition for place in partitions}
         with self._carried():
             consumer.incremental_unassign(partitions)
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaException as error:
-            raise self._problems.error(error, where=self._topic) from None
-
-    @contextmanager
-    def _carried(self) -> Iterator[None]:
-        """Carry an error over librdkafka's callback: the first one is raised from poll."""
-        try:
-            with self._mapped():
-                yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised from poll
-            self._failure = self._failure or error
 
 
 def _columns(messages: list[Message]) -> Messages:
@@ -277,6 +288,14 @@ def _columns(messages: list[Message]) -> Messages:
         keys=pa.array(list(map(Message.key, messages)), pa.binary()),
         values=pa.array(list(map(Message.value, messages)), pa.binary()),
     )
+
+
+def _within(seconds: float, action: Callable[[], object], name: str) -> bool:
+    """Do it in a thread; False if it takes longer, as an offset commit does for ever with the broker away."""
+    thread = Thread(target=action, name=name, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _number(value: int | None) -> int:

@@ -1,7 +1,115 @@
 """Commands that write files of a mesh: ``init``, ``new``."""
+# ruff: noqa: PLC0415 - imports wait until their command runs, so that `headrace --help` does not pay for them
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from headrace.selfserve.commands import INTERRUPTED, epilog, session_of
+from headrace.selfserve.output import say
+
+if TYPE_CHECKING:
+    from headrace.selfserve.new import Answers, Place
+
 app = typer.Typer()
+
+# Typer reads a command's annotations when it runs: this name must be there then.
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]
+
+
+@app.command(epilog=epilog("headrace init my-mesh"))
+def init(folder: Folder) -> None:
+    """Make a small mesh that works, in a new folder.
+
+    It has one domain, one product, ten events to try it with, and a key for the masks. The folder's README.md says what
+    lies where. The key stands in .headrace/hmac.key, which git ignores: keep a copy.
+    """
+    from headrace.selfserve.init import EXAMPLE_EVENTS, EXAMPLE_PRODUCT, EXAMPLE_QUERY, init_mesh
+
+    init_mesh(folder)
+    say(f"made a mesh in {folder}: README.md says what lies where")
+    steps = [
+        f"cd {shlex.quote(str(folder))}",
+        "headrace up",
+        "headrace apply",
+        f"headrace publish {EXAMPLE_PRODUCT} {EXAMPLE_EVENTS}",
+        "headrace sink --until-caught-up",
+        f'headrace sql "{EXAMPLE_QUERY}"',
+    ]
+    say(f"next: {' && '.join(steps)}")
+
+
+@app.command(
+    epilog=epilog(
+        "headrace new shop/returns",
+        'headrace new loyalty/points --from shop.orders --key order_id --purpose "Points that an order earns"',
+        ok="the product is there, and the mesh passes check",
+    )
+)
+def new(
+    context: typer.Context,
+    product: Annotated[
+        str, typer.Argument(metavar="DOMAIN/PRODUCT", help="Its name; a domain that is not there yet is made.")
+    ],
+    *,
+    owner: Annotated[
+        str | None, typer.Option(metavar="TEAM", help="Who answers for it; else the domain's owner.")
+    ] = None,
+    purpose: Annotated[str | None, typer.Option(metavar="TEXT", help="What it is for, in a sentence.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The field whose events must stay in order; else id.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="PRODUCT", help="A product that it is derived from; may be given again."),
+    ] = None,
+) -> None:
+    """Add a product to the mesh, which passes check as it is.
+
+    Writes contract, schema and README.md, and the domain if it is new. On a terminal, without --owner, --purpose and
+    --key, it asks for them. Else what is left out is as usual, or a sentence in the files asks for it. If anything is
+    wrong, nothing is written.
+    """
+    from headrace.selfserve.new import Answers, place_of
+
+    session = session_of(context)
+    place = place_of(product, session.folder, environment=session.environment)
+    answers = Answers(owner=owner, purpose=purpose, key=key, inputs=inputs or ())
+    if (owner, purpose, key) == (None, None, None) and sys.stdin.isatty() and sys.stderr.isatty():
+        answers = _asked(place, answers)
+    mesh = place.write(answers)
+    made = mesh.product(place.name)
+    folder = place.folder.relative_to(place.root)
+    say(f"made {made.name} in {folder}; mesh {mesh.name} has no faults")
+    say(f"  schema.avsc         its fields: {', '.join(field.name for field in made.schema.record.fields)}; add yours")
+    say(f"  contract.odcs.yaml  owner {made.contract.owner}, key {', '.join(made.contract.key)}, a draft")
+    say("  README.md           for the people who use it")
+    for name, file in place.unsaid(answers):
+        say(f"  still to be said: {name}, in {file}")
+    command = "headrace" if session.folder is None else f"headrace --mesh {shlex.quote(str(session.folder))}"
+    say(f"next: edit schema.avsc, then: {command} check && {command} apply")
+
+
+def _asked(place: Place, given: Answers) -> Answers:
+    """Ask the person at the terminal; Enter takes what stands in brackets."""
+    from dataclasses import replace
+
+    def ask(question: str, usual: str = "") -> str:
+        try:
+            return str(typer.prompt(question, default=usual, show_default=bool(usual), prompt_suffix=" ", err=True))
+        except typer.Abort:
+            raise typer.Exit(INTERRUPTED) from None
+
+    if place.domain is None:
+        given = replace(given, description=ask(f"What is the new domain {place.name.domain} about?"))
+    return replace(
+        given,
+        owner=ask("Which team answers for the product?", place.usual_owner),
+        purpose=ask(f"What is {place.name} for, in a sentence?"),
+        key=ask("Which field is the key? Events with the same key stay in order.", place.usual_key),
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from headrace.schemas.errors import UserError
 from headrace.selfserve.commands import FAILED, INTERRUPTED, epilog, session_of
 from headrace.selfserve.output import (
     Format,
+    LogFormat,
     ReportFormat,
     log_to_stderr,
     progress,
@@ -41,6 +42,19 @@ Products = Annotated[
     list[str] | None,
     typer.Argument(metavar="PRODUCT", help="Names such as operations.flights; none: all of the mesh."),
 ]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT", min=0, max=65_535, help="Serve /metrics, /healthz and /readyz by HTTP; 0: at a free port."
+    ),
+]
+MetricsHost = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST", help="The address that --metrics-port listens at; else 127.0.0.1, this machine alone."
+    ),
+]
+Logs = Annotated[LogFormat, typer.Option("--log-format", help="How to write log lines.")]
 
 
 @app.command(
@@ -92,6 +106,7 @@ def publish(
     epilog=epilog(
         "headrace sink",
         "headrace sink operations.flights --until-caught-up",
+        "headrace sink --metrics-port 9108 --log-format json",
         ok="caught up, or stopped by SIGTERM: what could not be committed in time is logged, and read again",
         failed="a product stopped or failed; the log says why",
     )
@@ -103,6 +118,9 @@ def sink(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that was in the topics at the start is committed.")
     ] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    log_format: Logs = LogFormat.TEXT,
 ) -> None:
     """Keep the tables up to date with the topics, until stopped.
 
@@ -110,14 +128,20 @@ def sink(
     share the partitions. Ctrl-C and SIGTERM commit what is open (at most 10 s); a second one ends at once, and nothing
     is lost by it.
     """
+    from headrace.selfserve.sink_metrics import serve_sink_metrics
     from headrace.sinks.serve import serve
 
+    log_to_stderr(log_format)
     mesh = session_of(context).mesh()
     names = [str(mesh.product(name).name) for name in products or ()] or [str(item.name) for item in mesh.all_products]
-    log_to_stderr()
-    say(f"keeping {len(names)} table{'s' if len(names) != 1 else ''} up to date; Ctrl-C stops")
-    with stopped_by_signals() as stopped:
-        fine = serve(mesh, names, until_caught_up=until_caught_up, stop=stopped.event)
+    watching = nullcontext() if metrics_port is None else serve_sink_metrics(mesh, names, metrics_host, metrics_port)
+    with watching as watched, stopped_by_signals() as stopped:
+        if watched is not None:
+            say(f"metrics at {watched[1]}/metrics")
+        say(f"keeping {len(names)} table{'s' if len(names) != 1 else ''} up to date; Ctrl-C stops")
+        fine = serve(
+            mesh, names, until_caught_up=until_caught_up, stop=stopped.event, watcher=watched[0] if watched else None
+        )
     if stopped.signal == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
     if not fine:

@@ -1,38 +1,19 @@
-"""Commands of the platform: ``init``, ``check``, ``up``, ``status``, ``down``, ``apply``."""
+"""Commands of the platform: ``check``, ``up``, ``down``, ``apply``."""
 # ruff: noqa: PLC0415 - imports wait until their command runs, so that `headrace --help` does not pay for them
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from headrace.selfserve.commands import FAILED, epilog, session_of
-from headrace.selfserve.output import ReportFormat, progress, say, show_rows, write_json
+from headrace.selfserve.commands import epilog, session_of
+from headrace.selfserve.output import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Sized
 
 app = typer.Typer()
-
-# Typer reads a command's annotations when it runs: this name must be there then.
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]
-
-
-@app.command(epilog=epilog("headrace init my-mesh"))
-def init(folder: Folder) -> None:
-    """Make a small mesh that works, in a new folder.
-
-    It has one domain, one product, and a key for the masks. The folder's README.md says what lies where. The key
-    stands in .headrace/hmac.key, which git ignores: keep a copy.
-    """
-    from headrace.selfserve.init import init_mesh
-
-    init_mesh(folder)
-    say(f"made a mesh in {folder}")
-    say(f"next: cd {folder} && headrace check")
 
 
 @app.command(epilog=epilog("headrace check", ok="no faults", failed="the mesh has faults"))
@@ -70,30 +51,6 @@ def down(context: typer.Context) -> None:
     with progress("stopping") as tell:
         stack_of(environment).down(tell)
     say("stopped")
-
-
-@app.command(
-    epilog=epilog("headrace status", "headrace status --format json", ok="all servers run", failed="one does not run")
-)
-def status(
-    context: typer.Context,
-    report: Annotated[ReportFormat, typer.Option("--format", help="How to write the report.")] = ReportFormat.TABLE,
-) -> None:
-    """Show the servers: state, process, address, log."""
-    from headrace.selfserve.stack import stack_of
-
-    environment = session_of(context).mesh().environment
-    servers = stack_of(environment).status()
-    columns = ("server", "state", "pid", "address", "log")
-    rows = [(server.name, server.state, server.pid, server.address, server.log) for server in servers]
-    if report is ReportFormat.JSON:
-        write_json(columns, rows, sys.stdout)
-    elif rows:
-        show_rows(columns, iter(rows), [column == "pid" for column in columns], sys.stdout)
-    else:
-        say(f"environment {environment.name} uses servers that are not headrace's")
-    if any(server.state != "running" for server in servers):
-        raise typer.Exit(FAILED)
 
 
 @app.command(epilog=epilog("headrace apply", ok="everything that the files promise is there"))

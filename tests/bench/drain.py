@@ -113,12 +113,15 @@ from pathlib import Path
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.apply import apply
 from headrace.sinks.serve import serve
+from headrace.sinks.watch import Unwatched
 mesh = load_mesh(Path(sys.argv[1]), environment="cluster")
 apply(mesh, lambda _: None)
 rows = []
-count = lambda _, landed: rows.append(landed.rows)
+class Counter(Unwatched):
+    def landed(self, product, landed, seconds):
+        rows.append(landed.rows)
 began = time.perf_counter()
-assert serve(mesh, [], until_caught_up=True, stop=threading.Event(), on_landed=count)
+assert serve(mesh, [], until_caught_up=True, stop=threading.Event(), watcher=Counter())
 print(time.perf_counter() - began, sum(rows), len(rows))
 """
 

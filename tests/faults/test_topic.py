@@ -6,22 +6,17 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # public, but not listed
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # public, but not listed
 
-from headrace.schemas.catalog import load_table, open_catalog
-from headrace.selfserve.apply import apply
 from headrace.streams.admin import Admin
-from headrace.streams.history import read_ledger
-from tests.support.meshes import ORDER, ORDERS, ids, order, send
-from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
+from tests.support.meshes import ORDER, ORDERS, ids
+from tests.support.sinks import assert_exactly_once, caught_up, eventually, running
+from tests.support.topics import client, delete_records, ledger_of, make_anew, publish
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.product import Product
-    from headrace.streams.ledger import Ledger
     from tests.support.meshes import Cluster
 
 RETURNS = "shop.returns"
@@ -31,42 +26,6 @@ RETURNS = "shop.returns"
 def two(cluster: Cluster, tmp_path: Path, prefix: str) -> Mesh:
     """A mesh of two products, applied."""
     return cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: ORDER, RETURNS: ORDER})
-
-
-def client(mesh: Mesh) -> AdminClient:
-    return AdminClient({"bootstrap.servers": mesh.environment.kafka_config()["bootstrap.servers"]})
-
-
-def publish(mesh: Mesh, name: str, numbers: range, partition: int = -1) -> None:
-    product = mesh.product(name)
-    send(mesh, product.topic, events(mesh, product, map(order, numbers)), partition=partition)
-
-
-def delete_records(mesh: Mesh, product: Product, before: dict[int, int]) -> None:
-    places = [TopicPartition(product.topic, partition, offset) for partition, offset in before.items()]
-    admin = client(mesh)
-    for future in admin.delete_records(places).values():
-        future.result(20)
-
-
-def make_anew(mesh: Mesh, product: Product) -> tuple[str, str]:
-    """Delete a topic and make it again; return both ids."""
-    admin = Admin(mesh.environment.kafka_config())
-    before = admin.topic(product.topic).id
-    deleting = client(mesh)
-    deleting.delete_topics([product.topic])[product.topic].result(20)
-    assert eventually(lambda: product.topic not in admin.find(product.topic))
-    apply(mesh, lambda _: None)
-    after = admin.topic(product.topic).id
-    assert before != after
-    return before, after
-
-
-def ledger_of(mesh: Mesh, name: str = ORDERS) -> Ledger:
-    product = mesh.product(name)
-    ledger = read_ledger(load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product), product)
-    assert ledger is not None
-    return ledger
 
 
 def test_a_topic_made_anew_stops_its_product_and_no_other(two: Mesh) -> None:
@@ -134,7 +93,7 @@ def test_a_gap_stops_its_product_with_partition_and_range_and_no_other(two: Mesh
     (stopped,) = sink.logged("stopped")
     assert "deleted offsets 20 to 24 of partition 1" in stopped["what"]
     assert product.topic in stopped["where"]
-    assert stopped["next"]
+    assert f"headrace accept-gap {ORDERS}" in stopped["next"]
     assert len(ids(two)) == 40
     assert len(ids(two, RETURNS)) == 10
 

@@ -15,11 +15,19 @@ from headrace.schemas.registry import Registry
 from headrace.selfserve.output import log_to_stderr
 from headrace.sinks.landing import Step
 from headrace.sinks.serve import ProductSink, Setting
+from headrace.sinks.watch import Unwatched
 from tests.support.workers import At
 
 if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.sinks.landing import Landed
+
+
+class Teller(Unwatched):
+    """Tells the parent of each commit."""
+
+    def landed(self, product: Product, landed: Landed, seconds: float) -> None:
+        print(landed.rows, flush=True)  # noqa: T201 - the parent reads it
 
 
 def main() -> int:
@@ -35,9 +43,6 @@ def main() -> int:
             Path(options["marker"]).write_text("here", encoding="utf-8")
         os.kill(os.getpid(), signal.Signals[options["signal"]])
 
-    def landed(product: Product, landed: Landed) -> None:
-        print(landed.rows, flush=True)  # noqa: T201 - the parent reads it
-
     at = At(Step(options.get("step", "landed")), options.get("occurrence", 0), act)
     with Registry(mesh.environment.registry_config()) as registry:
         setting = Setting(
@@ -45,7 +50,7 @@ def main() -> int:
             mesh.product(options["product"]),
             registry,
             mesh.environment.hmac_key(),
-            on_landed=landed,
+            watcher=Teller(),
             observe=at,
         )
         return 0 if ProductSink(setting).run(stop, until_caught_up=options.get("until_caught_up", False)) else 1

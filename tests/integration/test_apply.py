@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
 
+from headrace.governance.applied import applied_ids, mark_applied
 from headrace.producers.positions import positions_topic
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.catalog import load_table, open_catalog
@@ -66,10 +68,14 @@ def test_everything_is_made_once(root: Path) -> None:
     mesh = load_mesh(root)
     made = apply_quietly(mesh)
     things = [thing.partition(" ")[0] for thing in made]
-    # Three of the four levels are the registry's own already.
-    assert {kind: things.count(kind) for kind in things} == {"topic": 9, "level": 1, "version": 4, "table": 4}
+    products = mesh.all_products
+    # The registry's own level is BACKWARD; the positions of publishers have a topic of their own.
+    levels = sum(product.contract.compatibility != "BACKWARD" for product in products)
+    count = len(products)
+    wanted = {"topic": 2 * count + 1, "level": levels, "version": count, "table": count}
+    assert {kind: things.count(kind) for kind in things} == wanted
     again = apply(mesh, lambda _: None)
-    assert (again.made, again.found, again.warnings) == ((), 17, ())
+    assert (again.made, again.found, again.warnings) == ((), 4 * count + 1, ())
 
 
 def test_topics_are_as_the_contract_says(root: Path) -> None:
@@ -205,6 +211,46 @@ def test_tables_are_in_their_domains_own_catalogs(root: Path) -> None:
         for product in domain.products.values():
             columns = {field.name for field in load_table(catalog, product).schema().fields}
             assert {field.name for field in product.schema.record.fields} < columns
+
+
+def test_what_apply_has_registered_is_marked_and_what_others_have_is_not(root: Path) -> None:
+    mesh = load_mesh(root)
+    flights = mesh.product(FLIGHTS)
+    apply_quietly(mesh)
+    catalog = open_catalog(mesh.environment, mesh.domain_of(flights))
+    with Registry(mesh.environment.registry_config()) as registry:
+        first = registry.lookup(flights.subject, flights.schema)
+        assert first is not None
+        assert applied_ids(load_table(catalog, flights)) == {first.id}
+        past = registry.register(flights.subject, with_another(flights.schema, "past"))
+        # The table follows it, as a sink would have it do; nobody has applied it.
+        assert apply_quietly(mesh) == (f"table {FLIGHTS} (version 2)",)
+        assert applied_ids(load_table(catalog, flights)) == {first.id}
+        # What the files say by now is the contract's, whoever has registered it.
+        add_field(root, with_another(flights.schema, "past").document["fields"][-1])
+        assert apply_quietly(load_mesh(root)) == (f"table {FLIGHTS} (version 2)",)
+        assert applied_ids(load_table(catalog, flights)) == {first.id, past.id}
+    assert apply_quietly(load_mesh(root)) == ()
+
+
+def test_two_runs_at_once_mark_what_each_has_registered(root: Path) -> None:
+    mesh = load_mesh(root)
+    apply_quietly(mesh)
+    flights = mesh.product(FLIGHTS)
+    domain = mesh.domain_of(flights)
+    with ThreadPoolExecutor(8) as pool:
+        marked = list(
+            pool.map(lambda id_: mark_applied(open_catalog(mesh.environment, domain), flights, id_), [7] * 4 + [8] * 4)
+        )
+    assert applied_ids(load_table(open_catalog(mesh.environment, domain), flights)) >= {7, 8}
+    assert sum(marked) >= 2
+    assert not mark_applied(open_catalog(mesh.environment, domain), flights, 7)
+
+
+def with_another(schema: AvroSchema, name: str) -> AvroSchema:
+    """Return the schema with one more optional field."""
+    field = {"name": name, "type": ["null", "string"], "default": None, "doc": "one more"}
+    return AvroSchema.parse(json.dumps({**schema.document, "fields": [*schema.document["fields"], field]}))
 
 
 def test_servers_that_are_down_are_named_with_the_next_step(root: Path) -> None:

@@ -44,7 +44,7 @@ MANY = 45_000
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The example's folder with one of its domains, its servers up."""
     folder = tmp_path_factory.mktemp("mesh") / "airline"
-    shutil.copytree(AIRLINE, folder, ignore=shutil.ignore_patterns("loyalty", "operations", "weather"))
+    shutil.copytree(AIRLINE, folder, ignore=shutil.ignore_patterns("loyalty", "marketing", "operations", "weather"))
     stack = stack_of(load_mesh(folder).environment)
     stack.up(die_with_parent=True, progress=lambda _: None)
     yield folder

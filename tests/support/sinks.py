@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from headrace.governance.verify import verify
 from headrace.schemas.registry import Registry
 from headrace.sinks.serve import ProductSink, Setting
+from headrace.sinks.watch import Unwatched
 from headrace.streams.admin import Admin
 from tests.support.meshes import encoded
 
@@ -93,6 +94,16 @@ class Sink:
         return product in self.outcomes
 
 
+@dataclass(frozen=True)
+class _Landings(Unwatched):
+    """Keeps each commit."""
+
+    kept: list[tuple[str, Landed]]
+
+    def landed(self, product: Product, landed: Landed, seconds: float) -> None:
+        self.kept.append((str(product.name), landed))
+
+
 @contextmanager
 def running(
     mesh: Mesh,
@@ -115,7 +126,7 @@ def running(
                 mesh.product(name),
                 registry,
                 mesh.environment.hmac_key(),
-                on_landed=lambda product, landed: sink.landed.append((str(product.name), landed)),
+                watcher=_Landings(sink.landed),
                 catalog=sink.catalogs.get(name),
                 observe=sink.observe,
             )

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from headrace.schemas.environment import Environment
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("init", "check", "up", "down", "status", "apply", "publish", "sink", "sql", "verify")
+COMMANDS = (
+    *("init", "new", "check", "up", "down", "status", "apply", "publish", "tail", "sink", "sql", "verify"),
+    *("hold", "release", "ledger", "accept-gap", "audit", "findings"),
+)
 ENDS_WITH = 20.0
 
 
@@ -46,7 +49,7 @@ def headrace(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    listed = re.findall(r"^  ([a-z]+)  +\S.*\.$", shown, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z][a-z-]+)  +\S.*\.$", shown, re.MULTILINE)
     assert sorted(listed) == sorted(COMMANDS)
 
 
@@ -132,11 +135,17 @@ def test_servers_that_are_down_are_named_with_the_next_step(
 
 def test_status_of_servers_that_do_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--mesh", str(folder), "status", "--format", "json"]) == 1
-    servers = json.loads(capsys.readouterr().out)
-    assert [(server["server"], server["state"], server["pid"]) for server in servers] == [
+    found = json.loads(capsys.readouterr().out)
+    assert [(server["server"], server["state"], server["pid"]) for server in found["servers"]] == [
         ("kafka", "stopped", None),
         ("registry", "stopped", None),
     ]
+    assert [(each["product"], each["rows"], each["lag_rows"]) for each in found["products"]] == [
+        ("governance.findings", None, None),
+        ("governance.observations", None, None),
+        ("shop.orders", None, None),
+    ]
+    assert all("headrace up" in error["next"] for error in found["unasked"])
     assert main(["--mesh", str(folder), "status"]) == 1
     assert "stopped" in capsys.readouterr().out
 
@@ -304,7 +313,7 @@ def test_a_bug_keeps_frames_and_no_data(
     assert str(kept) in shown
     text = kept.read_text()
     assert "builtins.KeyError" in text
-    assert re.search(r"commands/platform\.py:\d+ status: ", text)
+    assert re.search(r"commands/status\.py:\d+ status: ", text)
     assert SECRET not in shown + text
 
 
@@ -322,7 +331,7 @@ def test_every_hint_names_a_command_that_exists() -> None:
         for file in (ROOT / part).rglob("*.py")
         for hint in re.findall(r"(?:hint|_HINT) ?= ?[^#\n]*", file.read_text())
         # A command stands at the hint's start, behind a colon or in quotation marks; prose has other words before it.
-        for command in re.findall(r"""["'`:] ?headrace ([a-z]+)\b""", hint)
+        for command in re.findall(r"""["'`:] ?headrace ([a-z-]+)\b""", hint)
     }
     assert {"apply", "up"} <= {command for _, command in named} <= set(COMMANDS), named
 

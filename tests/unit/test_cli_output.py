@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +122,103 @@ def test_logs_go_to_stderr_as_logfmt(capsys: pytest.CaptureFixture[str]) -> None
     assert shown.out == ""
     assert shown.err.startswith("timestamp=2")
     assert shown.err.endswith("Z level=info event=committed rows=3 product=a.b\n")
+
+
+def said_by(code: str) -> list[dict[str, Any]]:
+    """What a process that logs as JSON writes to stderr, line by line."""
+    start = "from headrace.selfserve.output import *; from headrace.selfserve.output import LogFormat\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{start}log_to_stderr(LogFormat.JSON)\n{textwrap.dedent(code)}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout == ""
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert all(list(line)[:3] == ["timestamp", "level", "event"] for line in lines)
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+    return lines
+
+
+def test_a_log_line_as_json_has_its_fields() -> None:
+    (line,) = said_by(
+        """
+        import structlog
+        structlog.get_logger("headrace.sink").bind(product="a.b").info("committed", rows=3, lag_s=None)
+        """
+    )
+    line.pop("timestamp")
+    assert line == {"level": "info", "event": "committed", "product": "a.b", "rows": 3, "lag_s": None}
+
+
+def test_lines_for_people_and_errors_become_log_lines_too() -> None:
+    lines = said_by(
+        """
+        from headrace.schemas.errors import Fault, MeshError, UserError
+        say("keeping 2 tables up to date")
+        show_error(UserError("it is gone\\x1b[31m\\nand more", where="there", hint="wait"))
+        show_error(MeshError([Fault("a.yaml:1", "wrong"), Fault("b.yaml:2", "bad", "write x")]))
+        """
+    )
+    assert [(line["level"], line["event"]) for line in lines] == [
+        ("info", "keeping 2 tables up to date"), *[("error", "failed")] * 3,
+    ]  # fmt: skip
+    assert (lines[1]["what"], lines[1]["where"], lines[1]["next"]) == ("it is gone\x1b[31m\nand more", "there", "wait")
+    assert [line["where"] for line in lines[2:]] == ["a.yaml:1", "b.yaml:2"]
+
+
+def test_lines_of_libraries_do_not_break_json_lines() -> None:
+    lines = said_by(
+        """
+        import logging, sys, threading, warnings
+        library = logging.getLogger("some.library")
+        library.info("not worth a line")
+        library.warning("two\\nlines and %d%%", 7)
+        library.warning("%d", "no number")
+        library.log(35, "a level of its own")
+        try:
+            raise KeyError("ann@example.org")
+        except KeyError:
+            library.exception("it failed")
+        warnings.warn("old", stacklevel=1)
+        thread = threading.Thread(target=lambda: {}["ann@example.org"], name="worker")
+        thread.start()
+        thread.join()
+        class Bad:
+            def __del__(self): raise ValueError("ann@example.org")
+        Bad()
+        raise RuntimeError("ann@example.org")
+        """
+    )
+    assert [(line["level"], line["event"].splitlines()[0], line.get("logger"), line.get("kind")) for line in lines] == [
+        ("warning", "two", "some.library", None),
+        ("warning", "%d", "some.library", None),
+        ("warning", "a level of its own", "some.library", None),
+        ("error", "it failed", "some.library", "KeyError"),
+        ("warning", lines[4]["event"].splitlines()[0], "py.warnings", None),
+        ("error", "an error that nobody caught", None, "KeyError"),
+        ("error", "an error that nobody caught", None, "ValueError"),
+        ("critical", "an error that nobody caught", None, "RuntimeError"),
+    ]
+    assert "UserWarning: old" in lines[4]["event"]
+    assert "ann@example.org" not in json.dumps(lines)
+
+
+def test_many_threads_and_libraries_write_whole_lines() -> None:
+    lines = said_by(
+        """
+        import logging, threading, structlog
+        def write(number):
+            for _ in range(200):
+                structlog.get_logger().info("x" * 5000, number=number)
+                logging.getLogger("library").error("y" * 5000)
+        threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        """
+    )
+    assert len(lines) == 8 * 200 * 2
 
 
 def verdict(partition: int = 0, **found: Any) -> Verdict:

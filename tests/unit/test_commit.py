@@ -18,7 +18,7 @@ from pyiceberg.table.update import (
 from pyiceberg.transforms import IdentityTransform
 
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.errors import ProductStopped, Stale
+from headrace.schemas.errors import Bug, ProductStopped, Stale
 from headrace.sinks.commit import check_fence, has_landed, stage
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position, Range
 from tests.support.lake import TABLE, TOPIC_ID, Lake
@@ -237,6 +237,23 @@ def test_an_empty_append_can_be_the_first(lake: Lake) -> None:
     assert lake.reload().metadata.current_snapshot_id == staged.snapshot_id
     lake.add(events(1))
     assert ids(lake) == [1]
+
+
+def test_an_append_without_rows_may_say_nothing_of_the_ledger(lake: Lake) -> None:
+    lake.add(events(1))
+    staged = stage(lake.table, [], None, {"headrace.note": "set"})
+    lake.send(staged)
+    assert SUMMARY_KEY not in summary_of(lake, staged.snapshot_id)
+    assert lake.table.properties["headrace.note"] == "set"
+    assert Ledger.from_json(lake.table.properties[PROPERTY_KEY]) == lake.ledger
+    assert ids(lake) == [1]
+
+
+def test_rows_never_go_without_a_ledger(lake: Lake) -> None:
+    file = lake.write(events(1)).file
+    assert file is not None
+    with pytest.raises(Bug):
+        stage(lake.table, [file], None)
 
 
 def test_manifests_are_merged(lake: Lake) -> None:

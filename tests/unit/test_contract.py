@@ -16,7 +16,7 @@ from headrace.schemas.documents import parse
 from headrace.schemas.masks import Mask
 from headrace.schemas.names import ProductName
 from headrace.schemas.policy import PiiPolicy
-from headrace.schemas.product import Compatibility, Contract
+from headrace.schemas.product import Compatibility, Contract, InputContract
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -236,6 +236,42 @@ def custom(name: str, value: object) -> list[dict[str, Any]]:
     return [{"property": name, "value": value}]
 
 
+def inputs(*entries: object) -> list[dict[str, Any]]:
+    return custom("inputContracts", list(entries))
+
+
+def test_what_a_product_is_made_from_is_read_in_order() -> None:
+    found = contract_of(
+        document(
+            customProperties=inputs(
+                {"id": "shop.carts", "version": "1.0.0"}, {"id": "governance.findings", "version": "2.1.0-rc.1"}
+            )
+        )
+    )
+    assert found.inputs == (
+        InputContract(ProductName("shop", "carts"), "1.0.0"),
+        InputContract(ProductName("governance", "findings"), "2.1.0-rc.1"),
+    )
+    assert contract_of(document()).inputs == ()
+
+
+def test_an_input_that_the_mesh_does_not_have_is_a_fault_at_its_line() -> None:
+    whole = document(
+        customProperties=inputs({"id": "shop.cart", "version": "1.0.0"}, {"id": "shop.users", "version": "1.0.0"})
+    )
+    faults: list[Fault] = []
+    text = yaml.safe_dump(whole, sort_keys=False)
+    parsed = parse(text.encode(), "c.yaml", faults)
+    assert parsed is not None
+    odcs = OdcsDocument.parse(parsed, faults)
+    assert odcs is not None
+    odcs.check_inputs([NAME, ProductName("shop", "carts"), ProductName("shop", "users")], faults)
+    line = next(n for n, line in enumerate(text.splitlines(), 1) if "id: shop.cart" in line)
+    (fault,) = faults
+    assert str(fault).startswith(f"c.yaml:{line}:")
+    assert str(fault).endswith("the mesh has no product shop.cart (did you mean shop.carts?)")
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -295,6 +331,22 @@ def custom(name: str, value: object) -> list[dict[str, Any]]:
         ({"customProperties": custom("kafka.partition", 4)}, "did you mean kafka.partitions?"),
         ({"customProperties": custom("avro.compatibility", "SIDEWAYS")}, "choose NONE, BACKWARD"),
         ({"customProperties": custom("avro.compatibility", {"a": 1})}, "choose NONE, BACKWARD"),
+        ({"customProperties": custom("inputContract", [])}, "did you mean inputContracts?"),
+        ({"customProperties": inputs({"id": "a.b", "version": "1.0.0"}) * 2}, "inputContracts stands twice"),
+        ({"customProperties": custom("inputContracts", "shop.carts")}, "inputContracts is a list"),
+        ({"customProperties": inputs("shop.carts")}, "an input is an id and a version"),
+        ({"customProperties": inputs({"id": "shop.carts"})}, "an input is an id and a version"),
+        ({"customProperties": inputs({"id": "shop", "version": "1.0.0"})}, "an input is an id and a version"),
+        ({"customProperties": inputs({"id": "shop.carts", "version": 1})}, "an input is an id and a version"),
+        (
+            {"customProperties": inputs({"id": "shop.carts", "version": "1.0.0", "at": "x"})},
+            "an input is an id and a version",
+        ),
+        ({"customProperties": inputs({"id": "shop.orders", "version": "1.0.0"})}, "a product is not made from itself"),
+        (
+            {"customProperties": inputs(*[{"id": "shop.carts", "version": v} for v in ("1.0.0", "2.0.0")])},
+            "shop.carts stands twice",
+        ),
     ],
 )
 def test_faults(changes: dict[str, Any], fault: str) -> None:

@@ -16,8 +16,9 @@ from headrace.schemas.masks import Mask
 from headrace.schemas.policy import PiiPolicy
 from headrace.schemas.registry import RegisteredSchema
 from headrace.sinks.decoding import REFUSED_S, Decoding
-from headrace.sinks.evolution import follow, masks_of
+from headrace.sinks.evolution import follow
 from headrace.streams.frames import Frame
+from headrace.streams.masked import masks_of
 from tests.support.lake import Lake
 from tests.support.meshes import encoded
 

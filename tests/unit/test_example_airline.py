@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 import fastavro
 import pytest
 
+from headrace.producers.wire import Encoder
+from headrace.schemas.errors import MeshError
 from headrace.schemas.masks import Mask
 from headrace.schemas.mesh import Mesh, load_mesh
+from headrace.schemas.names import ProductName
+from headrace.schemas.product import InputContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +36,9 @@ COUNTS = {
     "operations.flights": 336_776,
     "weather.observations": 26_115,
 }
+# Made from flights and bookings.
+VOUCHERS = "marketing.delay_vouchers"
+VOUCHER_COUNT = 7_964
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +46,8 @@ def mesh() -> Mesh:
     return load_mesh(ROOT)
 
 
-@pytest.fixture(scope="module")
-def source() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("airline_source", ROOT / "source.py")
+def imported(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"airline_{name}", ROOT / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -50,8 +57,13 @@ def source() -> ModuleType:
     return module
 
 
-def test_the_mesh_has_four_domains_with_one_product_each(mesh: Mesh) -> None:
-    assert [str(product.name) for product in mesh.products] == sorted(COUNTS)
+@pytest.fixture(scope="module")
+def source() -> ModuleType:
+    return imported("source")
+
+
+def test_the_mesh_has_five_domains_with_one_product_each(mesh: Mesh) -> None:
+    assert [str(product.name) for product in mesh.products] == sorted([*COUNTS, VOUCHERS])
     for product in mesh.products:
         domain = mesh.domain_of(product)
         assert product.contract.owner == domain.owner
@@ -166,11 +178,12 @@ def test_the_readme_tells_the_truth(mesh: Mesh) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for product in mesh.products:
         owner = product.contract.owner
-        assert f"| `{product.name}` | {owner} | {COUNTS[str(product.name)]:,} |" in text
+        count = COUNTS.get(str(product.name), VOUCHER_COUNT)
+        assert f"| `{product.name}` | {owner} | {count:,} |" in text
         assert f"| `{', '.join(product.contract.key)}` |" in text
 
 
-def test_a_fifth_domain_is_added_as_the_readme_says(tmp_path: Path) -> None:
+def test_another_domain_is_added_as_the_readme_says(tmp_path: Path) -> None:
     root = tmp_path / "airline"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".headrace", "__pycache__"))
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -185,4 +198,66 @@ def test_a_fifth_domain_is_added_as_the_readme_says(tmp_path: Path) -> None:
         .replace("name: aircraft", "name: turnarounds")
     )
     contract.write_text(text.replace("domain: fleet", "domain: ground"))
-    assert len(load_mesh(root).products) == 5
+    assert len(load_mesh(root).products) == 6
+
+
+def test_the_vouchers_contract_says_what_they_are_made_from(mesh: Mesh) -> None:
+    inputs = mesh.product(VOUCHERS).contract.inputs
+    assert inputs == (
+        InputContract(ProductName("operations", "flights"), "1.0.0"),
+        InputContract(ProductName("loyalty", "bookings"), "1.0.0"),
+    )
+    for each in inputs:
+        assert mesh.product(each.product).contract.version == each.version
+
+
+def test_an_input_that_is_gone_is_a_fault_and_headrace_s_own_products_are_inputs_too(tmp_path: Path) -> None:
+    root = tmp_path / "airline"
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".headrace", "__pycache__", "loyalty"))
+    with pytest.raises(MeshError) as refused:
+        load_mesh(root)
+    (fault,) = refused.value.faults
+    assert fault.where.startswith("domains/marketing/delay_vouchers/contract.odcs.yaml:31:")
+    assert fault.what == "the mesh has no product loyalty.bookings"
+    contract = root / "domains" / "marketing" / "delay_vouchers" / "contract.odcs.yaml"
+    contract.write_text(contract.read_text().replace("id: loyalty.bookings", "id: governance.findings"))
+    assert load_mesh(root).product(VOUCHERS).contract.inputs[1].product == ProductName("governance", "findings")
+
+
+def test_vouchers_are_the_same_in_whatever_order_flights_and_bookings_come(mesh: Mesh, source: ModuleType) -> None:
+    vouchers = imported("vouchers")
+    flights = {event["flight_id"]: event for event in source.events("operations.flights")}
+    bookings = list(islice(source.events("loyalty.bookings"), 0, None, 20))
+    events = [("flight", flights[booking["flight_id"]]) for booking in bookings]
+    events += [("booking", booking) for booking in bookings]
+    due = sorted(
+        (booking["booking_id"], flight["dep_delay"])
+        for booking in bookings
+        for flight in [flights[booking["flight_id"]]]
+        if flight["dep_delay"] is not None and flight["dep_delay"] >= 60
+    )
+    encode = Encoder(mesh.product(VOUCHERS), 1).encode
+    runs = []
+    for seed in range(3):
+        # Some events come twice.
+        dealt = [*events, *events[::7]]
+        random.Random(seed).shuffle(dealt)
+        join, given = vouchers.Join(), {}
+        for kind, event in dealt:
+            for voucher in getattr(join, kind)(event):
+                given[voucher["voucher_id"]] = voucher
+                encode(voucher)
+        runs.append(given)
+    assert sorted((voucher["booking_id"], voucher["minutes_late"]) for voucher in runs[0].values()) == due
+    assert runs[0] == runs[1] == runs[2]
+    assert len(due) > 300
+
+
+def test_a_voucher_is_worth_what_tier_and_delay_say() -> None:
+    amounts = {
+        (minutes, tier): imported("vouchers").voucher("f", minutes, "b", tier)["amount"]
+        for minutes in (60, 119, 120, 179, 180, 1_000)
+        for tier in ("BASIC", "PLATINUM")
+    }
+    assert [amounts[minutes, "BASIC"] for minutes in (60, 119, 120, 179, 180, 1_000)] == [25, 25, 50, 50, 75, 75]
+    assert amounts[60, "PLATINUM"] == 100

@@ -16,8 +16,8 @@ from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.schemas.masks import Mask
 from headrace.sinks.batch import Chunk
-from headrace.sinks.evolution import MASK_PROPERTIES
 from headrace.sinks.files import ROW_GROUP_ROWS, Shape, write_rows
+from headrace.streams.masked import MASK_PROPERTIES
 from tests.support.lake import Lake, chunk_of
 
 if TYPE_CHECKING:

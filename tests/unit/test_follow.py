@@ -14,7 +14,8 @@ from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import NotApplied, ProductStopped, Refusal, SchemaError, Unavailable
 from headrace.schemas.masks import Mask
 from headrace.schemas.registry import RegisteredSchema, Registry
-from headrace.sinks.evolution import MASK_PROPERTIES, VERSION_PROPERTY, follow, followed_version, masks_of, version_of
+from headrace.sinks.evolution import VERSION_PROPERTY, follow, followed_version, version_of
+from headrace.streams.masked import MASK_PROPERTIES, masks_of
 from tests.support.lake import TABLE, Lake, product_of
 
 if TYPE_CHECKING:

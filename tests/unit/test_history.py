@@ -9,9 +9,9 @@ import pytest
 from pyiceberg.table.update import RemovePropertiesUpdate, RemoveSnapshotRefUpdate, SetPropertiesUpdate
 
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.errors import ProductStopped
-from headrace.streams.history import last_rows, read_ledger
-from headrace.streams.ledger import PROPERTY_KEY, Ledger, Position
+from headrace.schemas.errors import DamagedLedger, ProductStopped
+from headrace.streams.history import Found, LastRows, find_ledger, last_rows, read_ledger, stamps_of
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position
 from tests.support.lake import Lake
 
 if TYPE_CHECKING:
@@ -140,10 +140,39 @@ def test_the_property_of_a_rolled_back_table_contradicts_its_rows(lake: Lake) ->
 
 
 def test_the_last_rows_are_of_the_highest_generation(lake: Lake) -> None:
-    assert last_rows(lake.table) == {}
+    assert last_rows(lake.table, lake.product) == LastRows(1, {})
     for partition, offset, generation in [(0, 900, 1), (1, 5, 2), (0, 7, 2), (1, 6, 2), (0, 3, 2), (2, 800, 1)]:
         foreign_append(lake, partition, offset, generation)
-    assert last_rows(lake.table) == {0: 7, 1: 6}
+    assert last_rows(lake.table, lake.product) == LastRows(2, {0: 7, 1: 6})
+
+
+def test_rows_tell_their_timestamps(lake: Lake) -> None:
+    lake.add(events(1, 2, 3))
+    foreign_append(lake, 1, 1)
+    foreign_append(lake, 2, 9, generation=2)
+    assert stamps_of(lake.table, lake.product, LastRows(1, {0: 2, 1: 1, 7: 2})) == {0: 2_000, 1: -1}
+    assert stamps_of(lake.table, lake.product, LastRows(2, {2: 9})) == {2: -1}
+    assert stamps_of(lake.table, lake.product, LastRows(1, {})) == {}
+
+
+def test_a_ledger_tells_where_it_stands(lake: Lake) -> None:
+    assert find_ledger(lake.reload(), lake.product) is None
+    first = lake.add(events(1))
+    snapshot = lake.table.current_snapshot()
+    assert snapshot is not None
+    foreign_append(lake, 0, 0)
+    assert find_ledger(lake.table, lake.product) == Found(lake.ledger, first, snapshot.timestamp_ms)
+    expire_all_but_the_head(lake)
+    assert find_ledger(lake.table, lake.product) == Found(lake.ledger, None, None)
+
+
+def test_a_damaged_ledger_names_its_table_and_its_repair(lake: Lake) -> None:
+    lake.add(events(1))
+    lake.table.append(lake.table.schema().as_arrow().empty_table(), snapshot_properties={SUMMARY_KEY: "{"})
+    with pytest.raises(DamagedLedger) as caught:
+        read(lake)
+    assert caught.value.where == "table shop.orders"
+    assert "`headrace ledger repair shop.orders`" in str(caught.value.hint)
 
 
 def test_a_table_whose_branch_was_removed_is_not_taken_for_a_new_one(lake: Lake) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+from headrace.producers.values import json_reader, parse_json
+from headrace.producers.wire import Encoder
 from headrace.schemas.errors import UserError
 from headrace.schemas.masks import Mask
 from headrace.schemas.mesh import load_mesh
-from headrace.selfserve.init import init_mesh
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from headrace.selfserve.init import EXAMPLE_EVENTS, EXAMPLE_PRODUCT, STARTER, init_mesh
 
 
 def test_the_new_mesh_passes_the_check_unedited(tmp_path: Path) -> None:
@@ -42,6 +44,24 @@ def test_an_empty_folder_that_exists_is_taken(tmp_path: Path) -> None:
 def test_any_folder_s_name_gives_a_mesh_s_name(tmp_path: Path, folder: str, name: str) -> None:
     init_mesh(tmp_path / folder)
     assert load_mesh(tmp_path / folder).name == name
+
+
+def test_the_ten_example_events_fit_their_product(tmp_path: Path) -> None:
+    init_mesh(tmp_path)
+    product = load_mesh(tmp_path).product(EXAMPLE_PRODUCT)
+    read, encode = json_reader(product.schema.record), Encoder(product, 1).encode
+    lines = (tmp_path / EXAMPLE_EVENTS).read_text(encoding="utf-8").splitlines()
+    keys = {encode(read(parse_json(line)))[0] for line in lines}
+    assert (len(lines), len(keys)) == (10, 10)
+
+
+def test_the_mesh_s_readme_names_every_file(tmp_path: Path) -> None:
+    init_mesh(tmp_path)
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()} - {".gitignore"}
+    assert names <= set(re.findall(r"[\w.]+", readme)), names
+    assert readme.startswith(f"# {load_mesh(tmp_path).name}\n")
+    assert "NAME" not in readme
 
 
 def test_a_folder_with_anything_in_it_is_refused_untouched(tmp_path: Path) -> None:
@@ -71,3 +91,28 @@ def test_git_ignores_the_key(tmp_path: Path) -> None:
     ).stdout
     assert "mesh.yaml" in listed
     assert ".headrace" not in listed
+
+
+# Bytes that a file may have: each limit stops the run at another file.
+@pytest.mark.parametrize("limit", [0, 50, 300, 800, 1000])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, limit: int, there: bool) -> None:
+    folder = tmp_path / "a" / "mesh"
+    if there:
+        folder.mkdir(parents=True)
+    code = (
+        "import resource, sys; from headrace.selfserve.main import main;"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        f"sys.exit(main(['init', {str(folder)!r}]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert "cannot be written" in ran.stderr
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "a", folder] if there else [])
+
+
+def test_the_starter_s_files_are_packaged() -> None:
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["headrace.selfserve"]
+    packaged = {path for pattern in patterns for path in STARTER.parent.glob(pattern) if path.is_file()}
+    assert {path for path in STARTER.rglob("*") if path.is_file()} <= packaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headrace.governance import logs
-from headrace.schemas.errors import Unavailable
+from headrace.schemas.errors import Unavailable, UserError
 from headrace.streams import reader
 from headrace.streams.admin import Topic, Watermarks
+from headrace.streams.assigned import AssignedReader
 from headrace.streams.kafka import CONSUME_ROWS
-from headrace.streams.reader import KafkaReader
+from headrace.streams.reader import KafkaReader, PollMissed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +27,10 @@ class Message:
     def __init__(self, offset: int, value: bytes = b"v", partition: int = 0, stamp: int = 0) -> None:
         self._offset, self._value, self._partition, self._stamp = offset, value, partition, stamp
 
-    def error(self) -> None:
-        return None
+        self._error: KafkaError | None = None
+
+    def error(self) -> KafkaError | None:
+        return self._error
 
     def partition(self) -> int:
         return self._partition
@@ -42,6 +46,13 @@ class Message:
 
     def value(self) -> bytes:
         return self._value
+
+
+def failed(name: str) -> Message:
+    """Return an error that comes among messages."""
+    message = Message(0)
+    message._error = KafkaError(getattr(KafkaError, name))
+    return message
 
 
 class Client:
@@ -93,33 +104,50 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], KafkaReader]:
     return open_reader
 
 
+@pytest.fixture(params=["group", "no group"])
+def either(
+    request: pytest.FixtureRequest, opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Client], KafkaReader | AssignedReader]:
+    """Open a reader of either kind: what holds for the one holds for the other."""
+
+    def open_reader(client: Client) -> AssignedReader:
+        monkeypatch.setattr(reader, "open_consumer", lambda _: client)
+        return AssignedReader({}, "t", range(1), Owner())
+
+    return opened if request.param == "group" else open_reader
+
+
 def full(first: int, value: bytes = b"v") -> Callable[[], list[Message]]:
     return lambda: [Message(offset, value) for offset in range(first, first + CONSUME_ROWS)]
 
 
-def test_a_poll_ends_at_its_bytes_while_the_client_has_more(opened: Callable[[Client], KafkaReader]) -> None:
+def test_a_poll_ends_at_its_bytes_while_the_client_has_more(
+    either: Callable[[Client], KafkaReader | AssignedReader],
+) -> None:
     client = Client(*(full(place * CONSUME_ROWS, bytes(70_000)) for place in range(5)))
-    polled = opened(client).poll(60)
+    polled = either(client).poll(60)
     # Two calls bring 67 MiB.
     assert [len(frame) for frame in polled.frames] == [2 * CONSUME_ROWS]
     assert len(client.answers) == 3
 
 
 def test_a_poll_ends_at_its_deadline_while_the_client_has_more(
-    opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+    either: Callable[[Client], KafkaReader | AssignedReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(*(full(place * CONSUME_ROWS) for place in range(5)))
     ticks = iter([100.0, *(100.0 + tick / 10 for tick in range(100))])
-    polling = opened(client)
+    polling = either(client)
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
     assert sum(map(len, polling.poll(0.25).frames)) < 5 * CONSUME_ROWS
     assert client.answers
 
 
 @pytest.mark.parametrize("name", ["pause", "resume"])
-def test_a_client_that_fails_to_pause_is_unavailable(opened: Callable[[Client], KafkaReader], name: str) -> None:
+def test_a_client_that_fails_to_pause_is_unavailable(
+    either: Callable[[Client], KafkaReader | AssignedReader], name: str
+) -> None:
     client = Client()
-    polling = opened(client)
+    polling = either(client)
     if name == "resume":
         polling.pause()
     client.broken.add(name)
@@ -163,6 +191,61 @@ def test_a_partition_that_goes_and_comes_within_one_call_is_read_from_its_new_po
     client.answers.append(rebalanced)
     polled = polling.poll(60)
     assert [frame.offsets.tolist() for frame in polled.frames] == [[0, 1]]
+
+
+def test_without_a_group_the_first_poll_assigns_and_a_pause_before_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(list, list)
+    monkeypatch.setattr(reader, "open_consumer", lambda _: client)
+    polling = AssignedReader({}, "t", range(2), Owner())
+    polling.pause()
+    polling.poll(0)
+    polling.poll(0)
+    assert client.calls == ["pause", "assign", "pause"]
+
+
+def test_a_group_that_is_shared_in_another_way_is_the_persons_mistake(opened: Callable[[Client], KafkaReader]) -> None:
+    client = Client(lambda: [failed("INCONSISTENT_GROUP_PROTOCOL")])
+    with pytest.raises(UserError, match="share partitions out in another way"):
+        opened(client).poll(1)
+
+
+def test_polls_too_far_apart_are_told_from_other_outages(opened: Callable[[Client], KafkaReader]) -> None:
+    with pytest.raises(PollMissed):
+        opened(Client(lambda: [failed("_MAX_POLL_EXCEEDED")])).poll(1)
+
+
+def test_a_commit_in_the_midst_of_a_rebalance_is_made_in_the_same_thread(
+    opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client lets no other thread in while a poll is under way: a commit in one would wait for the poll's end."""
+    threads = []
+    client = Client()
+    polling = opened(client)
+    monkeypatch.setattr(client, "commit", lambda **_: threads.append(threading.current_thread()), raising=False)
+    monkeypatch.setattr(Owner, "revoked", lambda self, partitions, *, lost: polling.commit({0: 7}))
+
+    def rebalanced() -> list[Message]:
+        client.on["on_revoke"](client, [TopicPartition("t", 0)])
+        return []
+
+    client.answers.append(rebalanced)
+    polling.poll(1)
+    polling.commit({0: 8})
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threading.current_thread()
+
+
+def test_a_commit_that_fails_is_unavailable(
+    opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client()
+
+    def fail(**_: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError.REBALANCE_IN_PROGRESS))
+
+    monkeypatch.setattr(client, "commit", fail, raising=False)
+    with pytest.raises(Unavailable, match="the group's positions were not committed"):
+        opened(client).commit({0: 1})
 
 
 def test_the_auditor_reads_timestamps_as_a_table_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:

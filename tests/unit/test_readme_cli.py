@@ -25,8 +25,12 @@ OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "(", ")"})
 def command_tree() -> Any:
     """The command line with commands that do nothing: what is left is the parser."""
     tree: Any = get_command(app)
-    for command in tree.commands.values():
-        command.callback = lambda **_: None
+    left = [tree]
+    while left:
+        for command in left.pop().commands.values():
+            command.callback = lambda **_: None
+            # A command of commands, such as `ledger show`.
+            left += [command] if hasattr(command, "commands") else []
     return tree
 
 

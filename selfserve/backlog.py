@@ -1,0 +1,174 @@
+"""What of a topic is not in its table yet, and what went to the dead letters: counted by reading, as `verify` counts.
+
+Offsets alone tell neither: between two events lie the ends of transactions and events that were aborted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from headrace.governance.logs import read_letters, read_marks
+from headrace.schemas.catalog import catalog_errors
+from headrace.streams.admin import Watermarks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyiceberg.table import Table
+
+    from headrace.governance.proof import Longs, Marks
+    from headrace.schemas.product import Product
+    from headrace.streams.admin import Topic
+
+__all__ = ["COUNTED_OFFSETS", "DeadLetterBox", "Lag", "lag_of", "rows_at"]
+
+# So many offsets are read within a second. Behind more of them, how many exactly helps nobody.
+COUNTED_OFFSETS = 200_000
+# Where the first event of a partition is looked for at first; ten times as far each time that there is none.
+_WINDOW_OFFSETS = 100
+# pyiceberg compares no longer list of values with the bounds of a file's columns.
+_LIST_VALUES = 200
+_NOTHING = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What of a topic is not in its table yet.
+
+    Attributes:
+        rows: committed events behind the ledger's positions that are no dead letters.
+        exact: whether ``rows`` was counted. False: it is the number of offsets, an upper bound.
+        seconds: the age of the oldest of these events (of the first ones, where ``rows`` is a bound), by its
+            timestamp; 0 if there are none, None if none of them has a timestamp.
+    """
+
+    rows: int
+    exact: bool
+    seconds: float | None
+
+
+def lag_of(
+    config: Mapping[str, str],
+    topic: Topic,
+    behind: Mapping[int, Watermarks],
+    letters: Mapping[int, Longs],
+    now_s: float,
+) -> Lag:
+    """Return the lag of a table.
+
+    Args:
+        config: the environment's librdkafka properties.
+        topic: the topic.
+        behind: from the ledger's position to the log's end, by partition.
+        letters: offsets of dead letters by partition.
+        now_s: seconds since 1970 UTC.
+
+    Raises:
+        Unavailable, SettingsError, UserError: as `headrace.governance.logs.read_marks`.
+    """
+    offsets = sum(bound.end - bound.low for bound in behind.values())
+    if not offsets:
+        return Lag(0, exact=True, seconds=0.0)
+    if offsets > COUNTED_OFFSETS:
+        return Lag(offsets, exact=False, seconds=_age_s(_first_events(config, topic, behind, letters), now_s))
+    events = _events(config, topic, behind, letters)
+    return Lag(sum(map(len, events.values())), exact=True, seconds=_age_s(events, now_s))
+
+
+def _events(
+    config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Watermarks], letters: Mapping[int, Longs]
+) -> Mapping[int, Marks]:
+    return {
+        partition: marks.pick(~np.isin(marks.offsets, letters.get(partition, _NOTHING)))
+        for partition, marks in read_marks(config, topic, bounds).items()
+    }
+
+
+def _first_events(
+    config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Watermarks], letters: Mapping[int, Longs]
+) -> Mapping[int, Marks]:
+    """Return some of the first events of each partition that has any."""
+    found: dict[int, Marks] = {}
+    left, window = dict(bounds), _WINDOW_OFFSETS
+    while left:
+        parts = {p: Watermarks(bound.low, min(bound.low + window, bound.end)) for p, bound in left.items()}
+        found |= {p: marks for p, marks in _events(config, topic, parts, letters).items() if len(marks)}
+        left = {p: Watermarks(parts[p].end, bound.end) for p, bound in left.items() if p not in found}
+        left = {p: bound for p, bound in left.items() if bound.low < bound.end}
+        window *= 10
+    return found
+
+
+def _age_s(events: Mapping[int, Marks], now_s: float) -> float | None:
+    stamps = np.concatenate([marks.timestamps_ms for marks in events.values()]) if events else _NOTHING
+    if not len(stamps):
+        return 0.0
+    stamps = stamps[stamps >= 0]
+    return max(now_s - float(stamps.min()) / 1_000, 0.0) if len(stamps) else None
+
+
+@dataclass(slots=True)
+class DeadLetterBox:
+    """A product's dead letters. Each is read once, however often they are looked at. Not for several threads."""
+
+    _topics: tuple[str, str] | None = None
+    _bounds: Mapping[int, Watermarks] = field(default_factory=dict)
+    _found: dict[int, Longs] = field(default_factory=dict)
+
+    def offsets(
+        self, config: Mapping[str, str], topic: Topic, letters: Topic, bounds: Mapping[int, Watermarks]
+    ) -> Mapping[int, Longs]:
+        """Return the distinct offsets of the topic's dead letters by the partition that they came from, sorted.
+
+        Args:
+            config: the environment's librdkafka properties.
+            topic: the topic.
+            letters: its dead-letter topic.
+            bounds: the dead-letter topic's bounds.
+
+        Raises:
+            Unavailable, SettingsError, UserError: as `headrace.governance.logs.read_letters`.
+        """
+        known = self._bounds
+        if self._topics != (topic.id, letters.id) or any(
+            p not in bounds or bounds[p].low != bound.low or bounds[p].end < bound.end for p, bound in known.items()
+        ):
+            # Another topic, or letters were deleted: what was read before does not count any more.
+            self._topics, known, self._found = (topic.id, letters.id), {}, {}
+        news = {p: Watermarks(known[p].end if p in known else bound.low, bound.end) for p, bound in bounds.items()}
+        if any(bound.low < bound.end for bound in news.values()):
+            for partition, offsets in read_letters(config, letters, news, topic).items():
+                self._found[partition] = np.union1d(self._found.get(partition, _NOTHING), offsets)
+        self._bounds = dict(bounds)
+        return self._found
+
+
+def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[int, Longs]) -> int:
+    """Return how many of these offsets, by partition, the table has a row of. Reads three columns where they may be.
+
+    Raises:
+        Unavailable: if storage does not answer.
+        ProductStopped: if files of the table are damaged.
+    """
+    asked = {partition: some for partition, some in offsets.items() if len(some)}
+    if not asked:
+        return 0
+    values = np.unique(np.concatenate(list(asked.values())))
+    wanted = f"_generation = {generation} and "
+    if len(values) <= _LIST_VALUES:
+        wanted += f"_kafka_offset in ({', '.join(map(str, values.tolist()))})"
+    else:
+        wanted += f"_kafka_offset >= {values[0]} and _kafka_offset <= {values[-1]}"
+    found: dict[int, list[Longs]] = {partition: [] for partition in asked}
+    with catalog_errors(f"table {product.name}"):
+        scan = table.scan(wanted, selected_fields=("_generation", "_kafka_partition", "_kafka_offset"))
+        for batch in scan.to_arrow_batch_reader():
+            columns = pa.table(batch)
+            partitions, held = (columns[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))
+            for partition, some in asked.items():
+                found[partition].append(np.intersect1d(held[partitions == partition], some))
+    return sum(len(np.unique(np.concatenate(parts))) for parts in found.values() if parts)

@@ -1,0 +1,214 @@
+"""Looking at products: topic, table and dead letters of each, now and as often as one likes.
+
+The position of truth is the ledger in the table, never a consumer group's offsets. What does not answer is noted, and
+reads None in what was found; a product's fault is kept with the product, and the others are looked at all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from headrace.schemas.catalog import catalog_errors, load_table, open_catalog
+from headrace.schemas.errors import HeadraceError, NotApplied, Unavailable
+from headrace.selfserve.backlog import DeadLetterBox, lag_of, rows_at
+from headrace.selfserve.status import Look, ProductStatus, each_once
+from headrace.sinks.hold import hold_of
+from headrace.sinks.stops import gap, topic_made_anew
+from headrace.streams.admin import Admin, Watermarks
+from headrace.streams.history import find_ledger
+from headrace.streams.kafka import APPLY_HINT
+from headrace.streams.ledger import Ledger, gaps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from headrace.governance.proof import Longs
+    from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
+    from headrace.streams.admin import Topic
+
+__all__ = ["Survey"]
+
+# Who looks again in a moment may give up sooner.
+_ASK_S = 5.0
+
+
+class Survey:
+    """Looks at products as often as one likes. Not for several threads.
+
+    Args:
+        mesh: the mesh in its environment.
+        products: which of its products.
+    """
+
+    def __init__(self, mesh: Mesh, products: Sequence[Product]) -> None:
+        self._mesh = mesh
+        self._products = products
+        self._kafka: _Kafka | None = None
+        self._catalogs: dict[str, Catalog] = {}
+        self._memories = {product.name: _Memory() for product in products}
+
+    def look(self) -> Look:
+        """Look at all of them, one after the other. Never raises what a server or a table causes."""
+        unasked: list[HeadraceError] = []
+        topics = self._topics(unasked)
+        found = []
+        for product in self._products:
+            looking = _ProductLook(product, self._kafka, topics, self._memories[product.name])
+            status = looking.look(partial(self._table, product))
+            found.append(status)
+            if status.unasked:
+                unasked += status.unasked
+                # A session with a catalog may be over. If the broker is gone, the other products need not wait for it.
+                self._catalogs.pop(product.name.domain, None)
+                topics = self._topics(unasked)
+        return Look(tuple(found), each_once(unasked))
+
+    def _table(self, product: Product) -> Table:
+        domain = self._mesh.domain_of(product)
+        if domain.name not in self._catalogs:
+            self._catalogs[domain.name] = open_catalog(self._mesh.environment, domain)
+        return load_table(self._catalogs[domain.name], product)
+
+    def _topics(self, unasked: list[HeadraceError]) -> Mapping[str, Topic] | None:
+        try:
+            config = self._mesh.environment.kafka_config()
+            if self._kafka is None or self._kafka.config != config:
+                self._kafka = _Kafka(config, Admin(config, request_timeout_s=_ASK_S))
+            names = (name for product in self._products for name in (product.topic, product.dead_letter_topic))
+            return self._kafka.admin.find(*names)
+        except HeadraceError as error:
+            unasked.append(error)
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kafka:
+    config: Mapping[str, str]
+    admin: Admin
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What need not be read again: dead letters, and how many of so many of them a snapshot has rows of."""
+
+    letters: DeadLetterBox = field(default_factory=DeadLetterBox)
+    compared: tuple[int | None, int] | None = None
+    held: int = 0
+
+
+class _ProductLook:
+    """One look at one product.
+
+    The topic's bounds are read before the table, so that a commit meanwhile shows no lag rather than a false one; the
+    dead letters after the table, because a batch's letters are acknowledged before its rows are committed.
+    """
+
+    def __init__(
+        self, product: Product, kafka: _Kafka | None, topics: Mapping[str, Topic] | None, memory: _Memory
+    ) -> None:
+        self._product = product
+        self._kafka = kafka
+        self._topics = topics
+        self._memory = memory
+        self._status = ProductStatus(str(product.name), product.topic)
+        self._faults: list[HeadraceError] = []
+        self._unasked: list[HeadraceError] = []
+
+    def look(self, load: Callable[[], Table]) -> ProductStatus:
+        """Look at it.
+
+        Args:
+            load: loads the product's table.
+        """
+        bounds: Mapping[int, Watermarks] = {}
+        if self._kafka is not None and self._topics is not None:
+            with self._noted():
+                self._found(partitions=0)
+                topic = self._topic(self._product.topic)
+                self._found(partitions=topic.partitions)
+                bounds = self._kafka.admin.watermarks(topic)
+        with self._noted():
+            table = load()
+            hold = hold_of(table)
+            self._found(rows=_rows(table, self._product), held=hold is not None, hold=hold)
+            ledger = self._ledger(table)
+            if self._kafka is not None and bounds:
+                self._compare(self._kafka, table, ledger, bounds)
+        return replace(self._status, faults=tuple(self._faults), unasked=tuple(self._unasked))
+
+    def _ledger(self, table: Table) -> Ledger | None:
+        found, head = find_ledger(table, self._product), table.current_snapshot()
+        if found is None or head is None:
+            return None
+        # Where others have expired the history, the newest snapshot is as near as can be told.
+        self._found(
+            snapshot_id=found.snapshot_id or head.snapshot_id,
+            committed_s=(found.committed_ms or head.timestamp_ms) / 1_000,
+        )
+        return found.ledger
+
+    def _compare(self, kafka: _Kafka, table: Table, ledger: Ledger | None, bounds: Mapping[int, Watermarks]) -> None:
+        topic = self._topic(self._product.topic)
+        lows = {partition: bound.low for partition, bound in bounds.items()}
+        ledger = ledger or Ledger.begin(topic.id, lows)
+        if ledger.topic_id != topic.id:
+            raise topic_made_anew(self._product, ledger.topic_id, topic.id)
+        self._faults += [gap(self._product, *lost) for lost in gaps(ledger, lows)]
+        letter_topic = self._topic(self._product.dead_letter_topic)
+        letter_bounds = kafka.admin.watermarks(letter_topic)
+        letters = self._memory.letters.offsets(kafka.config, topic, letter_topic, letter_bounds)
+        # Of an event that Kafka has deleted, nobody can say any more whether it was one.
+        letters = {p: offsets[offsets >= lows[p]] for p, offsets in letters.items() if p in lows}
+        self._found(dead_letters=sum(map(len, letters.values())) - self._held(table, ledger, letters))
+        starts = {p: max(ledger.next(p), bound.low) for p, bound in bounds.items()}
+        behind = {p: Watermarks(start, max(bounds[p].end, start)) for p, start in starts.items()}
+        self._found(lag=lag_of(kafka.config, topic, behind, letters, time.time()))
+
+    def _held(self, table: Table, ledger: Ledger, letters: Mapping[int, Longs]) -> int:
+        """Return how many of the letters' events are in the table all the same, which then wins."""
+        landed = {partition: offsets[offsets < ledger.next(partition)] for partition, offsets in letters.items()}
+        head = table.current_snapshot()
+        comparing = (head.snapshot_id if head else None, sum(map(len, landed.values())))
+        if comparing != self._memory.compared:
+            self._memory.held = rows_at(table, self._product, ledger.generation, landed)
+            self._memory.compared = comparing
+        return self._memory.held
+
+    def _topic(self, name: str) -> Topic:
+        topic = (self._topics or {}).get(name)
+        if topic is None:
+            raise NotApplied("the topic does not exist", where=name, hint=APPLY_HINT)
+        return topic
+
+    def _found(self, **what: Any) -> None:
+        self._status = replace(self._status, **what)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Unavailable as error:
+            self._unasked.append(error)
+        except HeadraceError as error:
+            self._faults.append(error)
+
+
+def _rows(table: Table, product: Product) -> int:
+    """Return the number of the table's rows, from its metadata where that tells it."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return 0
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    if "total-records" in summary and summary.get("total-delete-files") == "0":
+        return int(summary["total-records"])
+    # Deleted rows are told by nothing but the files.
+    with catalog_errors(f"table {product.name}"):
+        return table.scan().count()

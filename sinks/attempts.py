@@ -1,0 +1,118 @@
+"""Attempts at one commit: however often it must be sent, it lands at most once, and its fate is looked up.
+
+Whatever a request raises says nothing certain. Each attempt has a snapshot id that was known before it was sent, and a
+requirement on the branch's head: so the table's history tells which attempt landed, and no two of them can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pyiceberg.exceptions import CommitFailedException
+
+from headrace.schemas.catalog import catalog_errors, load_table
+from headrace.schemas.errors import Bug, HeadraceError, Unavailable
+from headrace.sinks.commit import has_landed, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+    from headrace.schemas.product import Product
+    from headrace.sinks.commit import Staged
+    from headrace.streams.ledger import Ledger
+
+# Each conflict means that somebody else made progress, so a person's commit gets through before this many.
+_REPEATS = 20
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The attempts at one commit.
+
+    Attributes:
+        catalog: the catalog of the product's domain.
+        product: the product.
+    """
+
+    catalog: Catalog
+    product: Product
+    _sent: list[int] = field(default_factory=list)
+    _doubt: Exception | None = None
+
+    def landed(self, table: Table) -> int | None:
+        """Return the id of the snapshot of the attempt that is in the table's history; None: none is."""
+        return next((snapshot_id for snapshot_id in self._sent if has_landed(table, snapshot_id)), None)
+
+    def raise_doubt(self) -> None:
+        """Raise what the last attempt raised, now that it is certain that it did not land; a conflict is no error.
+
+        Raises:
+            HeadraceError: what it raised.
+            Bug: nobody foresaw it.
+        """
+        doubt, self._doubt = self._doubt, None
+        if doubt is None or isinstance(doubt, CommitFailedException):
+            return
+        if isinstance(doubt, HeadraceError):
+            raise doubt
+        raise Bug(f"a commit failed in an unforeseen way ({type(doubt).__name__})") from doubt
+
+    def stage(
+        self,
+        table: Table,
+        files: Sequence[DataFile],
+        ledger: Ledger | None,
+        properties: Mapping[str, str] | None = None,
+    ) -> Staged:
+        """Stage an attempt on a handle; see :func:`headrace.sinks.commit.stage`."""
+        with catalog_errors(f"table {self.product.name}"):
+            staged = stage(table, files, ledger, properties)
+        self._sent.append(staged.snapshot_id)
+        return staged
+
+    def send(self, table: Table, staged: Staged) -> None:
+        """Send an attempt. Whatever is raised is kept as a doubt, because the table is asked next."""
+        try:
+            with catalog_errors(f"table {self.product.name}"):
+                self.catalog.commit_table(table, staged.requirements, staged.updates)
+        except Exception as error:  # noqa: BLE001 - whatever was raised says nothing certain
+            self._doubt = error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A snapshot without rows: the ledger that it carries and the properties that its commit sets."""
+
+    ledger: Ledger | None
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def land_entry(catalog: Catalog, product: Product, decide: Callable[[Table], Entry | None]) -> int | None:
+    """Land a snapshot without rows, once, whatever happens to the requests; return its id.
+
+    Args:
+        catalog: the catalog of the product's domain.
+        product: the product.
+        decide: is asked on each freshly loaded handle, which the commit is bound to: what to land, None: nothing (any
+            more). What it raises ends the matter.
+
+    Raises:
+        Unavailable: it may or may not have landed: asking again finds out.
+        ProductStopped: the ledger is too large, or the table is damaged.
+    """
+    attempts = Attempts(catalog, product)
+    for _ in range(_REPEATS):
+        table = load_table(catalog, product)
+        if (landed := attempts.landed(table)) is not None:
+            return landed
+        attempts.raise_doubt()
+        entry = decide(table)
+        if entry is None:
+            return None
+        attempts.send(table, attempts.stage(table, (), entry.ledger, entry.properties))
+    raise Unavailable("others commit to the table all the time", where=f"table {product.name}", hint="try again")

@@ -1,0 +1,143 @@
+"""Running audits for tests, in processes of their own, and reading what they publish."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import fastavro
+from confluent_kafka import Consumer, TopicPartition
+
+from headrace.governance.docket import Finding
+from headrace.governance.judge import FINDINGS
+from headrace.governance.scanner import OBSERVATIONS
+from tests.support.sinks import ROOT, eventually
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from headrace.schemas.mesh import Mesh
+
+
+@dataclass
+class Audit:
+    """An audit in a process of its own. Its log is a file."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        os.kill(self.popen.pid, number)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Wait for its end and return its exit status."""
+        return self.popen.wait(timeout_s)
+
+    def text(self) -> str:
+        """Return the log."""
+        return self.log.read_text(encoding="utf-8")
+
+    def logged(self, text: str) -> bool:
+        """Tell whether the log holds a text."""
+        return text in self.text()
+
+    def scans_and_judges(self) -> bool:
+        """Tell whether this process has begun to scan and to judge."""
+        return self.logged("event=scanning") and self.logged("event=judging")
+
+    def has_a_part(self) -> bool:
+        """Tell whether this process has been told its part in both halves: to work, or to stand by."""
+        judges = self.logged("event=judging") or self.logged("another process judges")
+        return judges and (self.logged("event=scanning") or self.logged("another process scans"))
+
+
+@contextmanager
+def auditing(mesh: Mesh, log: Path, *options: str, warm: bool = True) -> Iterator[Audit]:
+    """Run ``headrace audit`` while the block lasts; then kill it if it still runs."""
+    command = [sys.executable, "-m", "headrace.selfserve.main", "--mesh", str(mesh.root), "--environment", "cluster"]
+    with (
+        log.open("a") as stderr,
+        subprocess.Popen([*command, "audit", *options], cwd=ROOT, stderr=stderr, text=True) as popen,
+    ):
+        audit = Audit(popen, log)
+        try:
+            if warm:
+                assert eventually(audit.scans_and_judges, within_s=60), audit.text()
+            yield audit
+        finally:
+            if popen.poll() is None:
+                popen.kill()
+
+
+@dataclass
+class Published:
+    """Reads a product's topic of one partition as any read_committed consumer does, and decodes with fastavro."""
+
+    mesh: Mesh
+    product: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        found = self.mesh.product(self.product)
+        self._schema = found.schema.parsed
+        config = {**self.mesh.environment.kafka_config(), "group.id": "test", "enable.auto.commit": False}
+        self._consumer = Consumer({**config, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 50})
+        self._consumer.assign([TopicPartition(found.topic, 0, 0)])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def look(self) -> list[dict[str, Any]]:
+        """Return all events so far."""
+        while messages := self._consumer.consume(500, 0.02):
+            for message in messages:
+                value = message.value()
+                assert value is not None, message.error()
+                event = fastavro.schemaless_reader(io.BytesIO(value[5:]), self._schema, self._schema)
+                assert isinstance(event, dict)
+                self.events.append(event)
+        return self.events
+
+
+class FoundSoFar(Published):
+    """Reads what was found."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        super().__init__(mesh, FINDINGS)
+
+    def of(self, topic: str) -> list[Finding]:
+        """Return the findings' events of a topic, in order."""
+        return [Finding.from_event(event) for event in self.look() if event["topic"] == topic]
+
+    def within(self, seconds: float, cause: Callable[[], object], topic: str, count: int = 1) -> list[Finding]:
+        """Let a cause happen; return the new events of a topic once there are so many, and none within a second more.
+
+        The clock runs from before the cause.
+        """
+        before = len(self.of(topic))
+        began = time.monotonic()
+        cause()
+        found = eventually(lambda: len(self.of(topic)) >= before + count, within_s=seconds + 10)
+        took = time.monotonic() - began
+        assert found, f"nothing was found: {self.of(topic)}"
+        assert took < seconds, f"it took {took:.1f} s"
+        # A second event of the same cause would come with one of the next looks.
+        assert not eventually(lambda: len(self.of(topic)) > before + count, within_s=2.5), self.of(topic)[before:]
+        return self.of(topic)[before:]
+
+
+def observed(mesh: Mesh) -> list[dict[str, Any]]:
+    """Return all observations."""
+    with Published(mesh, OBSERVATIONS) as published:
+        eventually(lambda: bool(published.look()), within_s=5)
+        return list(published.look())

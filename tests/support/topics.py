@@ -1,0 +1,74 @@
+"""Topics and tables as an operator meets them: events sent and deleted, topics made anew, what the table holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from headrace.schemas.catalog import load_table, open_catalog
+from headrace.selfserve.apply import apply
+from headrace.streams.admin import Admin
+from headrace.streams.history import read_ledger
+from tests.support.faulty import FaultyCatalog
+from tests.support.meshes import ORDERS, order, send
+from tests.support.sinks import events, eventually
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+    from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
+    from headrace.streams.ledger import Ledger
+
+
+def client(mesh: Mesh) -> AdminClient:
+    """Return a client of Kafka's own, for what headrace never does."""
+    return AdminClient({"bootstrap.servers": mesh.environment.kafka_config()["bootstrap.servers"]})
+
+
+def publish(mesh: Mesh, name: str, numbers: range, partition: int = -1) -> None:
+    """Send orders of these numbers as events of a product."""
+    product = mesh.product(name)
+    send(mesh, product.topic, events(mesh, product, map(order, numbers)), partition=partition)
+
+
+def delete_records(mesh: Mesh, product: Product, before: dict[int, int]) -> None:
+    """Have Kafka delete what lies before these offsets, as its retention does."""
+    places = [TopicPartition(product.topic, partition, offset) for partition, offset in before.items()]
+    admin = client(mesh)
+    for future in admin.delete_records(places).values():
+        future.result(20)
+
+
+def make_anew(mesh: Mesh, product: Product) -> tuple[str, str]:
+    """Delete a topic and make it again; return both ids."""
+    admin = Admin(mesh.environment.kafka_config())
+    before = admin.topic(product.topic).id
+    deleting = client(mesh)
+    deleting.delete_topics([product.topic])[product.topic].result(20)
+    assert eventually(lambda: product.topic not in admin.find(product.topic))
+    apply(mesh, lambda _: None)
+    after = admin.topic(product.topic).id
+    assert before != after
+    return before, after
+
+
+def table_of(mesh: Mesh, name: str = ORDERS) -> Table:
+    """Load a product's table, as an operator would."""
+    product = mesh.product(name)
+    return load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product)
+
+
+def ledger_of(mesh: Mesh, name: str = ORDERS) -> Ledger:
+    """Return the ledger of a product's table, which must have one."""
+    ledger = read_ledger(table_of(mesh, name), mesh.product(name))
+    assert ledger is not None
+    return ledger
+
+
+def faulty_catalog(mesh: Mesh, name: str = ORDERS) -> FaultyCatalog:
+    """Return the catalog of a product's domain with a fault to come."""
+    domain = mesh.domain_of(mesh.product(name))
+    return FaultyCatalog(domain.name, **mesh.environment.catalog_properties(domain))
