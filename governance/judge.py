@@ -8,7 +8,7 @@ import structlog
 
 from headrace.governance.docket import Docket, Finding
 from headrace.governance.observing import Observation
-from headrace.governance.waits import FIRST_WAIT_S, LONGEST_WAIT_S, told_if_slow
+from headrace.governance.waits import FIRST_WAIT_S, LONGEST_WAIT_S, PUBLISH_PATIENCE_S, told_if_slow
 from headrace.producers.once import OncePublisher
 from headrace.schemas.errors import Bug, HeadraceError
 
@@ -108,6 +108,7 @@ class Judge:
                 identity="auditor",
                 id_field="event_id",
                 on_known=lambda event: docket.take(Finding.from_event(event)),
+                patience_s=PUBLISH_PATIENCE_S,
             )
         self._docket = docket
         _LOG.info("judging", open_findings=docket.open_count)

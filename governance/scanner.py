@@ -21,7 +21,7 @@ from headrace.governance.observing import Known, Observation
 from headrace.governance.registrations import Registrations
 from headrace.governance.schema_ids import SchemaIds
 from headrace.governance.sight import Eyes, Sight
-from headrace.governance.waits import FIRST_WAIT_S, LONGEST_WAIT_S, told_if_slow
+from headrace.governance.waits import FIRST_WAIT_S, LONGEST_WAIT_S, PUBLISH_PATIENCE_S, told_if_slow
 from headrace.producers.once import OncePublisher
 from headrace.schemas.errors import Bug, HeadraceError, Unavailable
 from headrace.streams.admin import Admin
@@ -142,12 +142,12 @@ class Scanner:
 
     def _scan_while(self, lead: _Lead, pause: Callable[[float], None]) -> None:
         with self._session(pause) as scan:
+            pace = Pace()
             while lead.leads and not self._stop.is_set():
                 began_s = time.monotonic()
                 sight = scan()
                 took_s = time.monotonic() - began_s - sight.paused_s
-                # What is left of a long log is read at once.
-                pause(rest_s(took_s) if sight.complete else LEAST_REST_S)
+                pause(pace.rest_s(took_s, complete=sight.complete))
 
     @contextmanager
     def _session(self, pause: Callable[[float], object]) -> Iterator[Callable[[], Sight]]:
@@ -161,7 +161,12 @@ class Scanner:
         with ExitStack() as stack:
             with told_if_slow(self._waiting, OBSERVATIONS):
                 publisher = OncePublisher(
-                    mesh, OBSERVATIONS, identity="scanner", id_field="observation_id", on_known=on_known
+                    mesh,
+                    OBSERVATIONS,
+                    identity="scanner",
+                    id_field="observation_id",
+                    on_known=on_known,
+                    patience_s=PUBLISH_PATIENCE_S,
                 )
             stack.enter_context(publisher)
             group = f"headrace.scanner-positions.{self._topic}"
@@ -214,8 +219,25 @@ class Scanner:
         self._watcher.waiting(error)
 
 
+class Pace:
+    """Says how long to rest after each look."""
+
+    def __init__(self) -> None:
+        self._before_s = 0.0
+
+    def rest_s(self, took_s: float, *, complete: bool) -> float:
+        """Return how long to rest after a look that took so long.
+
+        A large mesh makes every look long; a server that was away makes one long, and says nothing about the next.
+        """
+        usual_s = min(took_s, self._before_s)
+        self._before_s = took_s if complete else 0.0
+        # What is left of a long log is read at once.
+        return rest_s(usual_s) if complete else LEAST_REST_S
+
+
 def rest_s(took_s: float) -> float:
-    """Return how long to rest after a look that took so long."""
+    """Return how long to rest where a look takes so long."""
     return max(PERIOD_S - took_s, min(took_s, PERIOD_S), REST_FACTOR * (took_s - LARGE_S), LEAST_REST_S)
 
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from headrace.producers.transactions import TRANSACTION_TIMEOUT_S, Transactions, transactional_id
+from headrace.producers.transactions import PATIENCE_S, TRANSACTION_TIMEOUT_S, Transactions, transactional_id
 from headrace.producers.wire import Encoder, key_encoder
 from headrace.schemas.avro import Fixed, Primitive
 from headrace.schemas.errors import NotApplied, Unavailable, UserError
@@ -61,6 +61,8 @@ class OncePublisher:
         on_known: is told each event that the product holds, while this is opened, in the order of each partition:
             a fold of one's own output is how an application restores its state. Personal data that come from the table
             are masked.
+        patience_s: how long opening and each `publish` wait for a broker that does not answer, in seconds, give or
+            take ten. After that the outcome is unknown, and the next `publish`, or whoever opens next, finds it out.
 
     Raises:
         UserError: if the mesh has no such product, or the field cannot be its events' id.
@@ -77,6 +79,7 @@ class OncePublisher:
         identity: str,
         id_field: str,
         on_known: Callable[[Mapping[str, Any]], None] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._product = mesh.product(product)
         schema_id = _checked(mesh, self._product, id_field)
@@ -89,7 +92,10 @@ class OncePublisher:
         # Published by a write that raised: known or not, as the broker will say.
         self._unsettled: frozenset[bytes] = frozenset()
         self._transactions = Transactions(
-            config, transactional_id("once", topic.name, identity), where=self._product.topic
+            config,
+            transactional_id("once", topic.name, identity),
+            where=self._product.topic,
+            patience_s=patience_s,
         )
         # Fences an older process first, so that what is read below is all that it can have written.
         self._transactions.start()

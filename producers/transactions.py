@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # broker ends those of a publisher that died after this time (and looks for them every 10 s).
 TRANSACTION_TIMEOUT_S = 30.0
 # A commit is repeated until the broker has answered: asking for the same commit again is what the protocol foresees.
-COMMIT_TIMEOUT_S = 60.0
+# Long enough for a broker that restarts.
+PATIENCE_S = 60.0
 _ATTEMPT_S = 10.0
 _QUEUE_WAIT_S = 0.1
 
@@ -41,10 +42,12 @@ class Transactions:
         config: the environment's librdkafka properties.
         name: Kafka's ``transactional.id``: who starts under a name that is in use fences the other.
         where: the product's topic, for errors.
+        patience_s: how long a start, a commit or an abort without an answer is repeated, in seconds.
     """
 
-    def __init__(self, config: Mapping[str, str], name: str, *, where: str) -> None:
+    def __init__(self, config: Mapping[str, str], name: str, *, where: str, patience_s: float = PATIENCE_S) -> None:
         self._where = where
+        self._patience_s = patience_s
         self._problems = Problems()
         # A transaction has begun and has no outcome; its commit was asked for.
         self._open = self._asked = False
@@ -134,10 +137,10 @@ class Transactions:
 
     def _repeat(self, call: Callable[[float], None]) -> None:
         """Call until there is an outcome: librdkafka goes on with the same request where the last call left it."""
-        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
-                call(_ATTEMPT_S)
+                call(min(_ATTEMPT_S, self._patience_s))
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise
@@ -151,5 +154,5 @@ class Transactions:
         # Where the broker does not hear it, it ends the transaction by itself after its time-out, and the next
         # process's start ends it before that. A commit without an answer refuses this.
         with contextlib.suppress(KafkaException):
-            self._producer.abort_transaction(_ATTEMPT_S)
+            self._producer.abort_transaction(min(_ATTEMPT_S, self._patience_s))
             self._open = self._asked = False

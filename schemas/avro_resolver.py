@@ -173,7 +173,8 @@ class Resolver:
             symbols = node.get("symbols")
             if not isinstance(symbols, list) or not symbols:
                 raise SchemaError("an enum needs symbols", path=path, where=self._where, hint='write "symbols": [ … ]')
-            leaf = Enum(full, tuple(symbols))
+            default = node.get("default")
+            leaf = Enum(full, tuple(symbols), default if default in symbols else None)
         else:
             size = _whole(node, "size", None)
             leaf = Fixed(full, size, *_logical(node, "fixed", size))

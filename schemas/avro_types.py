@@ -32,10 +32,11 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Enum:
-    """An enum with its symbols in order."""
+    """An enum with its symbols in order. ``default`` is what a reader takes a symbol for that it does not have."""
 
     name: str
     symbols: tuple[str, ...]
+    default: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.governance.applied import mark_applied
 from headrace.producers.positions import positions_topic
 from headrace.schemas.catalog import load_table, open_catalog
-from headrace.schemas.errors import NotApplied
+from headrace.schemas.errors import Held, NotApplied
 from headrace.schemas.policy import masks_over
 from headrace.schemas.registry import Registry
 from headrace.sinks.evolution import follow, followed_version
+from headrace.sinks.hold import check_not_held
 from headrace.sinks.tables import ensure_table
 from headrace.streams.admin import Admin
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
     from headrace.schemas.mesh import Mesh
+    from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
     from headrace.schemas.registry import RegisteredSchema
 
@@ -42,18 +45,21 @@ class Applied:
         made: what was made or changed, in order, as people call it: ``topic operations.flights``.
         found: how many things were there already.
         warnings: differences that apply does not mend, with what to do.
+        held: products that were not changed because an operator holds them; each is among the warnings too.
     """
 
     made: tuple[str, ...]
     found: int
     warnings: tuple[str, ...]
+    held: tuple[str, ...] = ()
 
 
 def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
     """Make the topics, dead-letter topics, subjects, namespaces and tables of every product, where they are missing.
 
     Nothing is ever deleted. Schemas are registered here and nowhere else; the subject's level is set first, so that it
-    holds for the first registration already. A run that fails half way may simply be repeated.
+    holds for the first registration already. A run that fails half way may simply be repeated. A product whose table
+    would change, and which an operator holds, is left as it is and told of.
 
     Args:
         mesh: the mesh in its environment.
@@ -72,11 +78,10 @@ def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
         for domain in mesh.all_domains:
             catalog = open_catalog(environment, domain)
             for product in domain.products.values():
-                # One after the other: the auditor wonders about a version that no table marks as applied.
-                registered = _apply_subject(product, registry, run)
-                versions = registry.versions(product.subject)
-                masks = masks_over(product.masks, mesh.policy, [version.schema for version in versions])
-                _apply_table(catalog, replace(product, masks=masks), versions, registered, run)
+                try:
+                    _apply_product(catalog, product, mesh.policy, registry, run)
+                except Held as error:
+                    run.held(product, error)
     return run.applied()
 
 
@@ -88,6 +93,7 @@ class _Run:
         self._made: list[str] = []
         self._found = 0
         self._warnings: list[str] = []
+        self._held: list[str] = []
 
     def note(self, thing: str, *, made: bool) -> None:
         if not made:
@@ -99,8 +105,13 @@ class _Run:
     def warn(self, warning: str) -> None:
         self._warnings.append(warning)
 
+    def held(self, product: Product, error: Held) -> None:
+        name = str(product.name)
+        self._held.append(name)
+        self.warn(f"{name} was not changed because it is {error.what}; headrace release {name}, then headrace apply")
+
     def applied(self) -> Applied:
-        return Applied(tuple(self._made), self._found, tuple(self._warnings))
+        return Applied(tuple(self._made), self._found, tuple(self._warnings), tuple(self._held))
 
 
 def _apply_topics(mesh: Mesh, admin: Admin, run: _Run) -> None:
@@ -130,6 +141,22 @@ def _apply_topic(admin: Admin, name: str, partitions: int, wanted: Mapping[str, 
         if changes:
             admin.set_config(name, changes)
     run.note(f"topic {name}" + (f" ({', '.join(sorted(changes))})" if changes else ""), made=made or bool(changes))
+
+
+def _apply_product(catalog: Catalog, product: Product, policy: PiiPolicy, registry: Registry, run: _Run) -> None:
+    """Make subject and table, one after the other: the auditor wonders about a version that no table marks as applied.
+
+    Raises:
+        Held: if the table would have to follow, and an operator holds it.
+    """
+    if registry.lookup(product.subject, product.schema) is None:
+        # Nobody should publish in a version that the table must not follow yet.
+        with suppress(NotApplied):
+            check_not_held(load_table(catalog, product), product)
+    registered = _apply_subject(product, registry, run)
+    versions = registry.versions(product.subject)
+    masks = masks_over(product.masks, policy, [version.schema for version in versions])
+    _apply_table(catalog, replace(product, masks=masks), versions, registered, run)
 
 
 def _apply_subject(product: Product, registry: Registry, run: _Run) -> RegisteredSchema:

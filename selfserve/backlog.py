@@ -14,6 +14,7 @@ import pyarrow as pa
 from headrace.governance.logs import read_letters, read_marks
 from headrace.schemas.catalog import catalog_errors
 from headrace.streams.admin import Watermarks
+from headrace.streams.ledger import SUMMARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from headrace.governance.proof import Longs, Marks
     from headrace.schemas.product import Product
     from headrace.streams.admin import Topic
+    from headrace.streams.ledger import Ledger
 
-__all__ = ["COUNTED_OFFSETS", "DeadLetterBox", "Lag", "lag_of", "rows_at"]
+__all__ = ["COUNTED_OFFSETS", "DeadLetterBox", "Lag", "LetterRows", "lag_of", "rows_at"]
 
 # So many offsets are read within a second. Behind more of them, how many exactly helps nobody.
 COUNTED_OFFSETS = 200_000
@@ -138,7 +140,8 @@ class DeadLetterBox:
             p not in bounds or bounds[p].low != bound.low or bounds[p].end < bound.end for p, bound in known.items()
         ):
             # Another topic, or letters were deleted: what was read before does not count any more.
-            self._topics, known, self._found = (topic.id, letters.id), {}, {}
+            self._topics, self._bounds, self._found = (topic.id, letters.id), {}, {}
+            known = self._bounds
         news = {p: Watermarks(known[p].end if p in known else bound.low, bound.end) for p, bound in bounds.items()}
         if any(bound.low < bound.end for bound in news.values()):
             for partition, offsets in read_letters(config, letters, news, topic).items():
@@ -147,8 +150,52 @@ class DeadLetterBox:
         return self._found
 
 
-def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[int, Longs]) -> int:
-    """Return how many of these offsets, by partition, the table has a row of. Reads three columns where they may be.
+@dataclass(slots=True)
+class LetterRows:
+    """Dead letters whose events have rows all the same. Each letter is compared with the table once. Not for threads.
+
+    A sink's further commits change nothing about the offsets before them; any other snapshot may, and then all letters
+    are compared again.
+    """
+
+    _seen: tuple[int, int] | None = None
+    _compared: dict[int, Longs] = field(default_factory=dict)
+    _held: dict[int, Longs] = field(default_factory=dict)
+
+    def count(self, table: Table, product: Product, ledger: Ledger, letters: Mapping[int, Longs]) -> int:
+        """Return how many of these letters, offsets by partition, have rows in the table.
+
+        Raises:
+            Unavailable, ProductStopped: as `rows_at`.
+        """
+        head = table.current_snapshot()
+        if head is None:
+            return 0
+        if self._seen is None or self._seen[1] != ledger.generation or not _only_sinks_since(table, self._seen[0]):
+            self._compared, self._held = {}, {}
+        landed = {p: offsets[offsets < ledger.next(p)] for p, offsets in letters.items()}
+        news = {p: np.setdiff1d(offsets, self._compared.get(p, _NOTHING)) for p, offsets in landed.items()}
+        for partition, offsets in rows_at(table, product, ledger.generation, news).items():
+            self._held[partition] = np.union1d(self._held.get(partition, _NOTHING), offsets)
+        for partition, offsets in news.items():
+            self._compared[partition] = np.union1d(self._compared.get(partition, _NOTHING), offsets)
+        self._seen = (head.snapshot_id, ledger.generation)
+        return sum(len(np.intersect1d(landed[p], held)) for p, held in self._held.items() if p in landed)
+
+
+def _only_sinks_since(table: Table, snapshot_id: int) -> bool:
+    """Tell whether a snapshot is still behind the branch's head, and all that came on top of it carries a ledger."""
+    snapshot = table.current_snapshot()
+    while snapshot is not None and snapshot.snapshot_id != snapshot_id:
+        if snapshot.summary is None or SUMMARY_KEY not in snapshot.summary.additional_properties:
+            return False
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.metadata.snapshot_by_id(parent)
+    return snapshot is not None
+
+
+def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[int, Longs]) -> Mapping[int, Longs]:
+    """Return those of these offsets, by partition, that the table has a row of. Reads three columns where they may be.
 
     Raises:
         Unavailable: if storage does not answer.
@@ -156,7 +203,7 @@ def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[in
     """
     asked = {partition: some for partition, some in offsets.items() if len(some)}
     if not asked:
-        return 0
+        return {}
     values = np.unique(np.concatenate(list(asked.values())))
     wanted = f"_generation = {generation} and "
     if len(values) <= _LIST_VALUES:
@@ -171,4 +218,4 @@ def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[in
             partitions, held = (columns[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))
             for partition, some in asked.items():
                 found[partition].append(np.intersect1d(held[partitions == partition], some))
-    return sum(len(np.unique(np.concatenate(parts))) for parts in found.values() if parts)
+    return {partition: np.unique(np.concatenate(parts)) for partition, parts in found.items() if parts}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.schemas.environment import STATE_FOLDER, ensure_hmac_key
 from headrace.schemas.errors import UserError
 from headrace.schemas.mesh_files import MESH_FILE
+from headrace.selfserve.blanks import scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,5 +88,6 @@ def _files(folder_name: str) -> dict[str, str]:
     name = name if name[:1].isalpha() else f"mesh-{name}"[:63].rstrip("-")
     paths = (path for path in STARTER.rglob("*") if path.is_file())
     files = {path.relative_to(STARTER).as_posix(): path.read_text(encoding="utf-8") for path in paths}
-    named = {file: files[file].replace("NAME", name) for file in (MESH_FILE, "README.md")}
-    return {**files, **named, ".gitignore": _GITIGNORE}
+    named = {MESH_FILE: scalar(name), "README.md": name}
+    written = {file: files[file].replace("NAME", text) for file, text in named.items()}
+    return {**files, **written, ".gitignore": _GITIGNORE}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import DamagedLedger, HeadraceError, NotApplied, ProductStopped, Unavailable
+from headrace.selfserve.documents import error_json, hold_json, time_json
 from headrace.selfserve.output import console, say, show_error, table, visible
 from headrace.sinks.hold import hold_of
 from headrace.sinks.repair import newest_readable
@@ -145,8 +146,8 @@ def write_ledger(view: LedgerView, out: TextIO) -> None:
         "snapshot": found.snapshot_id if found else None,
         "committed": _time(found.committed_ms) if found and found.committed_ms else None,
         "property": view.repeated or None,
-        "held": None if held is None else {"reason": held.reason, "since": _since(held)},
-        "error": None if damage is None else {"what": damage.what, "where": damage.where, "next": damage.hint},
+        "held": None if held is None else hold_json(held),
+        "error": None if damage is None else error_json(damage),
         "kafka_error": None if view.log.fault is None else str(view.log.fault),
         "partitions": [_partition_json(view, ledger, partition) for partition in _partitions(view)],
     }
@@ -255,9 +256,5 @@ def _lost(gap: Accepted) -> str:
     return f"{gap.first}-{gap.end - 1} ({_time(gap.at_s * 1_000)})"
 
 
-def _since(held: Hold) -> str | None:
-    return None if held.since is None else _time(int(held.since.timestamp() * 1_000))
-
-
 def _time(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return time_json(datetime.fromtimestamp(milliseconds / 1_000, UTC))

@@ -81,8 +81,8 @@ class _Library(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
-        except (TypeError, ValueError):
-            text = str(record.msg)
+        except Exception:  # noqa: BLE001 - a library's slip must not end what it only wanted to tell of
+            text = record.msg if isinstance(record.msg, str) else "a message that cannot be written"
         fields = {"logger": record.name}
         if record.exc_info and record.exc_info[0]:
             fields["kind"] = record.exc_info[0].__name__

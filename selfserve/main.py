@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         status = 0
     if status == INTERRUPTED:
-        say("interrupted: the same command takes up where it ended")
+        say("interrupted")
     return status
 
 

@@ -137,7 +137,7 @@ class Endpoint:
             self._server: WSGIServer = make_server(
                 str(place[0]), port, _application(registry, health), Server, _Handler
             )
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise UserError(
                 f"metrics cannot be served: {getattr(error, 'strerror', None) or error}",
                 where=f"{host}:{port}",

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from headrace.governance.findings import read_findings
+from headrace.governance.findings import look
 from headrace.governance.judge import FINDINGS
-from headrace.schemas.errors import HeadraceError, Unavailable
+from headrace.schemas.errors import HeadraceError
 from headrace.schemas.registry import Registry
 from headrace.selfserve.status import MeshStatus, each_once
 from headrace.selfserve.survey import Survey
@@ -49,7 +49,8 @@ class Overview:
             unasked.append(error)
         try:
             found = self._open_findings(products)
-        except Unavailable as error:
+        except HeadraceError as error:
+            # Whatever is wrong with the findings' own topic, subject or table: the mesh is shown without them.
             found = None
             unasked.append(error)
         if found is not None:
@@ -61,12 +62,20 @@ class Overview:
             registry.compatibility(self._mesh.product(FINDINGS).subject)
 
     def _open_findings(self, products: Sequence[ProductStatus]) -> Counter[str | None] | None:
-        """Count the open findings by product; None if their topic or table is not there to be read."""
+        """Count the open findings by product; None if their topic or table is not there to be read.
+
+        Raises:
+            HeadraceError: why they cannot be read, or not all of them.
+        """
         (own,) = [each for each in products if each.product == FINDINGS]
         if own.faults or own.lag is None:
             return None
         # They are what the table holds and what is behind it in the topic.
         state = (own.snapshot_id, own.lag.rows)
         if self._counted is None or self._counted[0] != state:
-            self._counted = (state, Counter(each.product for each in read_findings(self._mesh) if each.open))
+            read = look(self._mesh)
+            if read.trouble is not None:
+                # The table alone may lack what was opened since.
+                raise read.trouble
+            self._counted = (state, Counter(each.product for each in read.findings if each.open))
         return self._counted[1]

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
 from headrace.governance.proof import spans
+from headrace.selfserve.documents import error_json
 from headrace.selfserve.output import console, say, show_error, table
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _product_json(product: ProductAudit) -> dict[str, object]:
         "topic": product.topic,
         "topic_id": product.topic_id,
         "proved": product.holds,
-        "error": None if fault is None else {"what": fault.what, "where": fault.where, "next": fault.hint},
+        "error": None if fault is None else error_json(fault),
         "partitions": [_verdict_json(verdict) for verdict in product.verdicts],
     }
 

@@ -66,7 +66,7 @@ class SinkMetrics:
         self._commits = counter("commits", "Commits by this process.")
         self._seconds = Histogram(
             "headrace_sink_commit_seconds",
-            "From a batch being due to its commit, waits included.",
+            "From a batch's turn to land until its commit, waits included.",
             ["product"],
             buckets=_COMMIT_BUCKETS_S,
             registry=registry,
@@ -113,17 +113,20 @@ class StatusMetrics(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._look: tuple[Look, float] | None = None
+        self._look: Look | None = None
+        self._looked_s: dict[str, float] = {}
         registry.register(self)
 
     def show(self, look: Look, at_s: float) -> None:
         """Take a new look, made at so many seconds since 1970 UTC."""
-        self._look = (look, at_s)
+        # A new mapping: a scrape may be reading the old one.
+        self._looked_s = self._looked_s | {each.product: at_s for each in look.products if not each.unasked}
+        self._look = look
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the metrics."""
-        look, at_s = self._look or (None, 0.0)
-        products = look.products if look else ()
+        products = self._look.products if self._look else ()
+        looked_s = self._looked_s
 
         def family(name: str, text: str, value: Callable[[ProductStatus], float | None]) -> GaugeMetricFamily:
             gauge = GaugeMetricFamily(f"headrace_{name}", text, labels=["product"])
@@ -151,7 +154,11 @@ class StatusMetrics(Collector):
         yield family("dead_letters", "Distinct dead letters of events that the topic has.", lambda p: p.dead_letters)
         yield family("held", "1 while an operator holds the product.", lambda product: product.held)
         yield family("faults", "What only a person can mend: a gap, a damaged ledger …", lambda p: len(p.faults))
-        yield family("looked_timestamp_seconds", "When these gauges were found out.", lambda _: at_s)
+        yield family(
+            "looked_timestamp_seconds",
+            "When the product was last found out whole; it stands still while something does not answer.",
+            lambda product: looked_s.get(product.product),
+        )
 
 
 @contextmanager

@@ -25,12 +25,13 @@ class ProductStatus:
         topic: the topic's name.
         partitions: the topic's partitions; 0: there is no such topic.
         lag: what of the topic is not in the table yet.
-        snapshot_id: the last snapshot that carries a ledger; None also if there never was one.
+        snapshot_id: the last snapshot that a sink committed; where others have expired it, the newest one that says how
+            far the table is. None also if there never was one.
         committed_s: when that was made, seconds since 1970 UTC.
         rows: rows in the table, of all generations.
         dead_letters: distinct dead letters of events that the topic still has and the table has not.
         held: whether an operator holds the product.
-        hold: by whom it is held, and why.
+        hold: why it is held, and since when.
         open_findings: findings of the auditor that are open.
         faults: what only a person can mend: no topic, no table, a gap, a damaged ledger.
         unasked: what did not answer.

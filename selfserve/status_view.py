@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from headrace.selfserve.documents import error_json, hold_json, time_json
 from headrace.selfserve.output import ReportFormat, console, error_text, fitted, visible
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from headrace.schemas.errors import HeadraceError
     from headrace.selfserve.status import MeshStatus, ProductStatus
 
 __all__ = ["show_status", "watch_status"]
@@ -143,7 +143,7 @@ def _document(status: MeshStatus) -> dict[str, Any]:
         ],
         "products": [_product_document(product) for product in status.products],
         "stray_findings": status.stray_findings,
-        "unasked": [_error_document(error) for error in status.unasked],
+        "unasked": [error_json(error) for error in status.unasked],
     }
 
 
@@ -156,16 +156,11 @@ def _product_document(product: ProductStatus) -> dict[str, Any]:
         "lag_rows": lag.rows if lag else None,
         "lag_exact": lag.exact if lag else None,
         "lag_seconds": round(lag.seconds, 3) if lag and lag.seconds is not None else None,
-        "last_commit": _time(product.committed_s).isoformat() if product.committed_s is not None else None,
+        "last_commit": time_json(_time(product.committed_s)) if product.committed_s is not None else None,
         "snapshot_id": product.snapshot_id,
         "rows": product.rows,
         "dead_letters": product.dead_letters,
-        "held": product.held,
-        "hold": str(product.hold) if product.hold else None,
+        "held": hold_json(product.hold) if product.hold else None,
         "open_findings": product.open_findings,
-        "faults": [_error_document(error) for error in product.faults],
+        "faults": [error_json(error) for error in product.faults],
     }
-
-
-def _error_document(error: HeadraceError) -> dict[str, str | None]:
-    return {"what": error.what, "where": error.where, "next": error.hint}

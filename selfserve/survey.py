@@ -13,13 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.catalog import catalog_errors, load_table, open_catalog
-from headrace.schemas.errors import HeadraceError, NotApplied, Unavailable
-from headrace.selfserve.backlog import DeadLetterBox, lag_of, rows_at
+from headrace.schemas.errors import DamagedLedger, HeadraceError, NotApplied, Unavailable
+from headrace.selfserve.backlog import DeadLetterBox, LetterRows, lag_of
 from headrace.selfserve.status import Look, ProductStatus, each_once
 from headrace.sinks.hold import hold_of
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.streams.admin import Admin, Watermarks
-from headrace.streams.history import find_ledger
+from headrace.streams.history import find_ledger, last_commit
 from headrace.streams.kafka import APPLY_HINT
 from headrace.streams.ledger import Ledger, gaps
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
-    from headrace.governance.proof import Longs
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
     from headrace.streams.admin import Topic
+    from headrace.streams.history import Found
 
 __all__ = ["Survey"]
 
@@ -97,11 +97,40 @@ class _Kafka:
 
 @dataclass(slots=True)
 class _Memory:
-    """What need not be read again: dead letters, and how many of so many of them a snapshot has rows of."""
+    """What need not be read again: dead letters, which of them have rows, and what a table is like at a location."""
 
     letters: DeadLetterBox = field(default_factory=DeadLetterBox)
-    compared: tuple[int | None, int] | None = None
-    held: int = 0
+    letter_rows: LetterRows = field(default_factory=LetterRows)
+    _location: str | None = None
+    _rows: int | None = None
+    _ledger: Found | DamagedLedger | None = None
+    _read: bool = False
+
+    def rows(self, table: Table, product: Product) -> int:
+        """Return the number of the table's rows."""
+        self._at(table)
+        if self._rows is None:
+            self._rows = _rows(table, product)
+        return self._rows
+
+    def ledger(self, table: Table, product: Product) -> Found | None:
+        """Return the table's ledger, which may take reading all its rows; see `find_ledger`."""
+        self._at(table)
+        if not self._read:
+            try:
+                self._ledger = find_ledger(table, product)
+            except DamagedLedger as error:
+                self._ledger = error
+            self._read = True
+        if isinstance(self._ledger, DamagedLedger):
+            # Kept from look to look: without the frames of the looks before.
+            raise self._ledger.with_traceback(None)
+        return self._ledger
+
+    def _at(self, table: Table) -> None:
+        """Forget what is not of the table as it is now: whatever changes it gives it another location."""
+        if table.metadata_location != self._location:
+            self._location, self._rows, self._ledger, self._read = table.metadata_location, None, None, False
 
 
 class _ProductLook:
@@ -138,21 +167,25 @@ class _ProductLook:
         with self._noted():
             table = load()
             hold = hold_of(table)
-            self._found(rows=_rows(table, self._product), held=hold is not None, hold=hold)
+            self._found(rows=self._memory.rows(table, self._product), held=hold is not None, hold=hold)
             ledger = self._ledger(table)
             if self._kafka is not None and bounds:
                 self._compare(self._kafka, table, ledger, bounds)
         return replace(self._status, faults=tuple(self._faults), unasked=tuple(self._unasked))
 
     def _ledger(self, table: Table) -> Ledger | None:
-        found, head = find_ledger(table, self._product), table.current_snapshot()
+        found, head = self._memory.ledger(table, self._product), table.current_snapshot()
         if found is None or head is None:
             return None
-        # Where others have expired the history, the newest snapshot is as near as can be told.
-        self._found(
-            snapshot_id=found.snapshot_id or head.snapshot_id,
-            committed_s=(found.committed_ms or head.timestamp_ms) / 1_000,
-        )
+        commit = last_commit(table)
+        if commit is not None:
+            self._found(snapshot_id=commit.snapshot_id, committed_s=commit.committed_ms / 1_000)
+        else:
+            # Where others have expired it, the newest snapshot is as near as can be told.
+            self._found(
+                snapshot_id=found.snapshot_id or head.snapshot_id,
+                committed_s=(found.committed_ms or head.timestamp_ms) / 1_000,
+            )
         return found.ledger
 
     def _compare(self, kafka: _Kafka, table: Table, ledger: Ledger | None, bounds: Mapping[int, Watermarks]) -> None:
@@ -167,20 +200,12 @@ class _ProductLook:
         letters = self._memory.letters.offsets(kafka.config, topic, letter_topic, letter_bounds)
         # Of an event that Kafka has deleted, nobody can say any more whether it was one.
         letters = {p: offsets[offsets >= lows[p]] for p, offsets in letters.items() if p in lows}
-        self._found(dead_letters=sum(map(len, letters.values())) - self._held(table, ledger, letters))
+        # An event that is in the table all the same wins.
+        rows = self._memory.letter_rows.count(table, self._product, ledger, letters)
+        self._found(dead_letters=sum(map(len, letters.values())) - rows)
         starts = {p: max(ledger.next(p), bound.low) for p, bound in bounds.items()}
         behind = {p: Watermarks(start, max(bounds[p].end, start)) for p, start in starts.items()}
         self._found(lag=lag_of(kafka.config, topic, behind, letters, time.time()))
-
-    def _held(self, table: Table, ledger: Ledger, letters: Mapping[int, Longs]) -> int:
-        """Return how many of the letters' events are in the table all the same, which then wins."""
-        landed = {partition: offsets[offsets < ledger.next(partition)] for partition, offsets in letters.items()}
-        head = table.current_snapshot()
-        comparing = (head.snapshot_id if head else None, sum(map(len, landed.values())))
-        if comparing != self._memory.compared:
-            self._memory.held = rows_at(table, self._product, ledger.generation, landed)
-            self._memory.compared = comparing
-        return self._memory.held
 
     def _topic(self, name: str) -> Topic:
         topic = (self._topics or {}).get(name)

@@ -10,8 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Stale, Unavailable
+from headrace.schemas.stamps import holdable
 from headrace.sinks.attempts import Entry, land_entry
 from headrace.sinks.commit import check_fence
 from headrace.sinks.stops import topic_made_anew
@@ -38,8 +41,9 @@ class Gap:
         partition: the partition.
         first: the first of them.
         end: where the log begins now: the first offset that is not lost.
-        after_ms: the timestamp of the table's last row before them, milliseconds since 1970 UTC; None: not known.
-        before_ms: the timestamp of the first event that Kafka still has behind them; None: not known.
+        after_ms: the timestamp of the table's last row before them, milliseconds since 1970 UTC; None: it has none.
+        before_ms: the timestamp of the first event that Kafka still has behind them; None: not known, or
+            not in 1970 to 9999.
     """
 
     partition: int
@@ -134,8 +138,9 @@ def _before_the_gaps(table: Table, product: Product, ledger: Ledger, partitions:
     known = {partition: ledger.positions.get(partition) for partition in partitions}
     rows = {partition: at.last_row for partition, at in known.items() if at is not None and at.last_row is not None}
     stamps = stamps_of(table, product, LastRows(ledger.generation, rows))
-    return {partition: stamp for partition, stamp in stamps.items() if stamp >= 0}
+    return {partition: stamp for partition, at in stamps.items() if (stamp := _stamp(at)) is not None}
 
 
 def _stamp(milliseconds: int) -> int | None:
-    return milliseconds if milliseconds >= 0 else None
+    """Return a timestamp that can be shown; a producer may have sent any number."""
+    return milliseconds if holdable(np.array([milliseconds], np.int64))[0] else None

@@ -68,10 +68,12 @@ class Attempts:
         files: Sequence[DataFile],
         ledger: Ledger | None,
         properties: Mapping[str, str] | None = None,
+        *,
+        beginning: bool = False,
     ) -> Staged:
         """Stage an attempt on a handle; see :func:`headrace.sinks.commit.stage`."""
         with catalog_errors(f"table {self.product.name}"):
-            staged = stage(table, files, ledger, properties)
+            staged = stage(table, files, ledger, properties, beginning=beginning)
         self._sent.append(staged.snapshot_id)
         return staged
 
@@ -86,10 +88,17 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A snapshot without rows: the ledger that it carries and the properties that its commit sets."""
+    """A snapshot without rows.
+
+    Attributes:
+        ledger: the ledger that it carries; None: it says nothing of it.
+        properties: the table's properties that its commit sets.
+        beginning: it says that the table has no ledger.
+    """
 
     ledger: Ledger | None
     properties: Mapping[str, str] = field(default_factory=dict)
+    beginning: bool = False
 
 
 def land_entry(catalog: Catalog, product: Product, decide: Callable[[Table], Entry | None]) -> int | None:
@@ -114,5 +123,5 @@ def land_entry(catalog: Catalog, product: Product, decide: Callable[[Table], Ent
         entry = decide(table)
         if entry is None:
             return None
-        attempts.send(table, attempts.stage(table, (), entry.ledger, entry.properties))
+        attempts.send(table, attempts.stage(table, (), entry.ledger, entry.properties, beginning=entry.beginning))
     raise Unavailable("others commit to the table all the time", where=f"table {product.name}", hint="try again")

@@ -23,7 +23,7 @@ from pyiceberg.table.update import (
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from headrace.schemas.errors import Bug, Stale
-from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY
+from headrace.streams.ledger import BEGINNING_KEY, PROPERTY_KEY, SUMMARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,12 @@ class _Handle:
 
 
 def stage(
-    table: Table, files: Sequence[DataFile], ledger: Ledger | None, properties: Mapping[str, str] | None = None
+    table: Table,
+    files: Sequence[DataFile],
+    ledger: Ledger | None,
+    properties: Mapping[str, str] | None = None,
+    *,
+    beginning: bool = False,
 ) -> Staged:
     """Write manifests and manifest list of an append to the branch ``main`` and return the commit.
 
@@ -73,9 +78,10 @@ def stage(
     Args:
         table: the handle that the ledger's fence was checked on; the commit holds only if the table still is as here.
         files: data files written for the handle's schema and partition spec.
-        ledger: the ledger after the batch. None: the table's own cannot be read, and the snapshot says nothing of it,
-            as another engine's; only for appends without files.
+        ledger: the ledger after the batch. None: the table has none, or its own cannot be read, and the snapshot says
+            nothing of it, as another engine's; only for appends without files.
         properties: properties of the table that the same commit sets.
+        beginning: the table has no ledger, which the snapshot says for the time when its parents are expired.
 
     Raises:
         ProductStopped: if the ledger is too large.
@@ -87,7 +93,7 @@ def stage(
         transaction=cast("Transaction", _Handle(table)),
         io=table.io,
         branch=MAIN_BRANCH,
-        snapshot_properties={} if ledger is None else {SUMMARY_KEY: ledger.to_json()},
+        snapshot_properties=_summary(ledger, beginning=beginning),
     )
     for file in files:
         append.append_data_file(file)
@@ -104,6 +110,12 @@ def stage(
     repeated = {} if ledger is None else {PROPERTY_KEY: ledger.to_json(snapshot_id=append.snapshot_id)}
     set_properties = SetPropertiesUpdate(updates={**repeated, **(properties or {})})
     return Staged(append.snapshot_id, tuple(guards.values()), (*updates, set_properties))
+
+
+def _summary(ledger: Ledger | None, *, beginning: bool) -> dict[str, str]:
+    if ledger is not None:
+        return {SUMMARY_KEY: ledger.to_json()}
+    return {BEGINNING_KEY: "true"} if beginning else {}
 
 
 def has_landed(table: Table, snapshot_id: int) -> bool:

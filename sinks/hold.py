@@ -67,9 +67,17 @@ def hold_of(table: Table) -> Hold | None:
     try:
         document = json.loads(text)
         since = None if document["since"] is None else datetime.fromisoformat(document["since"])
-        return Hold(str(document["reason"]), since if since is None or since.tzinfo else since.replace(tzinfo=UTC))
-    except (ValueError, KeyError, TypeError):
-        return Hold(text[:MAX_REASON_CHARACTERS].strip() or NO_REASON, None)
+        if since is not None:
+            # A year that this brings out of Python's is no time either.
+            since = since.replace(tzinfo=since.tzinfo or UTC).astimezone(UTC)
+        return Hold(_readable(str(document["reason"])), since)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return Hold(_readable(text), None)
+
+
+def _readable(reason: str) -> str:
+    """Return a reason that UTF-8 can write, of bounded length; a command line may hold bytes that are no text."""
+    return reason.encode("utf-8", "replace").decode().strip()[:MAX_REASON_CHARACTERS] or NO_REASON
 
 
 def check_not_held(table: Table, product: Product) -> None:
@@ -99,7 +107,7 @@ def hold(catalog: Catalog, product: Product, reason: str, now: datetime) -> Hold
         ProductStopped: the table is damaged.
     """
     before: Hold | None = None
-    text = Hold(reason.strip()[:MAX_REASON_CHARACTERS] or NO_REASON, now).to_json()
+    text = Hold(_readable(reason), now).to_json()
 
     def decide(table: Table) -> Entry | None:
         nonlocal before
@@ -110,8 +118,8 @@ def hold(catalog: Catalog, product: Product, reason: str, now: datetime) -> Hold
             ledger = read_ledger(table, product)
         except ProductStopped:
             # Its sink stands still anyway. A snapshot that says nothing of the ledger changes nothing about it.
-            ledger = None
-        return Entry(ledger.adding_nothing() if ledger else None, {HOLD_PROPERTY: text})
+            return Entry(None, {HOLD_PROPERTY: text})
+        return Entry(ledger.adding_nothing() if ledger else None, {HOLD_PROPERTY: text}, beginning=ledger is None)
 
     if _without_branch(load_table(catalog, product)):
         # A snapshot would make a new branch, without the rows of the one that somebody has removed.

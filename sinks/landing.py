@@ -9,7 +9,7 @@ Each failure has one answer:
 *It is there.* The batch has landed, whatever the reply said.
 *It is absent and the ledger still is at the batch's start.* The same files are committed again, on a new handle.
 *The ledger has moved.* Another worker owns these partitions now: the batch is dropped whole.
-*An operator holds the product.* Nothing is judged or committed; the same files are committed after the release.
+*An operator holds the product.* The fence is not asked and nothing is committed; after the release the same files are.
 
 After an unknown outcome no file is ever deleted.
 """
@@ -26,7 +26,7 @@ from headrace.schemas.stamps import holdable
 from headrace.sinks.attempts import Attempts
 from headrace.sinks.commit import check_fence
 from headrace.sinks.files import write_rows
-from headrace.sinks.hold import check_not_held, hold_of
+from headrace.sinks.hold import check_not_held
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import read_ledger
 
@@ -116,8 +116,6 @@ class Landing:
         ranges: what the batch covers.
         chunks: the batch's decoded frames.
 
-    ``held`` tells whether the last look at the table found that an operator holds the product.
-
     Iterating raises:
         Stale: the batch is not this worker's any more; nothing of it landed.
         ProductStopped: only an operator can decide.
@@ -130,7 +128,6 @@ class Landing:
     ranges: Mapping[int, Range]
     chunks: Sequence[Chunk]
     landed: Landed | None = None
-    held: bool = False
     _posted: bool = False
     _written: Written | None = None
     _after: dict[int, Ledger] = field(default_factory=dict)
@@ -149,11 +146,9 @@ class Landing:
         for _ in range(_REPEATS):
             yield Step.RELOAD
             table = load_table(self.desk.catalog, self.desk.product)
-            self.held = False
             if self._settle(table):
                 yield Step.LANDED
                 return
-            self.held = hold_of(table) is not None
             check_not_held(table, self.desk.product)
             ledger = self._fenced(table)
             self._attempts.raise_doubt()

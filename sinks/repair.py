@@ -5,7 +5,8 @@ table or was refused: behind that row the sink can go on without losing or doubl
 may be refused again, because dead letters are at-least-once.
 
 The rows must be the topic's own. Kafka's id of the topic tells, if any ledger is left that names it; and where Kafka
-still has the event of a partition's last row, both must have the same timestamp.
+still has the event of a partition's last row, both must have the same timestamp. A table without rows and without any
+ledger begins where the log does, as on the very first start.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def plan_repair(catalog: Catalog, product: Product, admin: Admin, config: Mappin
             f"its rows are of generation {rows.generation}, the last ledger is of generation {known.generation}",
         )
     proved = _compare(table, product, rows, marks, (topic, config))
-    if known is None and not proved:
+    # Without a row nothing can be doubled, whatever the topic is.
+    if known is None and rows.offsets and not proved:
         raise _unsure(
             product,
             "no ledger is left that names its topic, and Kafka has none of its last rows' events to compare with",

@@ -54,7 +54,7 @@ def serve(
 
     Args:
         mesh: the mesh.
-        products: names, ``domain.product``.
+        products: names, ``domain.product``; one that is named twice is served once.
         until_caught_up: end when all that was in the topics at the start is in the tables.
         stop: set it to end: each sink lands once more within 10 s.
         watcher: is told how the products' sinks get on, from their threads.
@@ -65,7 +65,7 @@ def serve(
     Raises:
         UserError: a product that the mesh does not have, a missing secret; nothing was started.
     """
-    chosen = [mesh.product(name) for name in products] or list(mesh.all_products)
+    chosen = [mesh.product(name) for name in dict.fromkeys(products)] or list(mesh.all_products)
     hmac_key = mesh.environment.hmac_key()
     with Registry(mesh.environment.registry_config()) as registry:
         settings = [Setting(mesh, product, registry, hmac_key, watcher=watcher or UNWATCHED) for product in chosen]

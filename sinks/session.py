@@ -11,15 +11,14 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Bug, Held, Unavailable
 from headrace.sinks.batch import Batch, Chunk
-from headrace.sinks.hold import check_not_held, hold_of
 from headrace.sinks.landing import Landed, Landing
-from headrace.sinks.patience import HELD_S, HELD_TELL_S
 from headrace.sinks.pipeline import Pipeline
+from headrace.sinks.release import Release
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import Ledger, gaps
@@ -50,14 +49,16 @@ LOOK_S = 0.5
 # How often it is said that the broker is out of reach, while it is.
 TELL_S = 10.0
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
 class Works:
     """What a session works with; all of it belongs to one product.
 
     ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
-    commit and how many seconds landing took, waits included. ``abandon`` is set when the session ends: from then on
-    nothing waits any longer.
+    commit and the seconds from the batch's turn to land until then, waits included. ``abandon`` is set when the session
+    ends: from then on nothing waits any longer.
     """
 
     product: Product
@@ -90,13 +91,12 @@ class Session:
         self._ledger: Ledger | None = None
         self._batch = Batch({})
         self._landing: Future[Landed] | None = None
-        self._last: Landing | None = None
+        # Set in the pipeline's thread: its last attempt found that the product is held.
+        self._unreleased = False
         self._abandon = works.abandon
         self._look_s = 0.0
         self._tell_s = 0.0
-        self._held = False
-        self._held_look_s = 0.0
-        self._held_tell_s = 0.0
+        self._release = Release(works.product, works.desk.catalog, works.patience)
         self._landing_since_s = 0.0
         self._grace_s = REVOKE_S
         self._pipeline = Pipeline(f"land-{works.product.name}")
@@ -125,7 +125,8 @@ class Session:
         while not stop.is_set():
             self._take(self._reader.poll(POLL_S))
             self._collect()
-            self._look_for_release()
+            if self._release.came():
+                self._reader.resume()
             if targets is not None and self._caught_up(targets):
                 return
             if self._due(targets):
@@ -161,9 +162,8 @@ class Session:
             raise topic_made_anew(product, ledger.topic_id, topic.id)
         for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
             raise gap(product, partition, first, low)
-        if hold_of(table) is not None:
-            # What was not read cannot be dropped by a rebalance: workers of a held product leave each other in peace.
-            self._held = True
+        if self._release.needed(table):
+            # What is not read cannot be dropped by a rebalance: workers of a held product leave each other in peace.
             self._reader.pause()
         self._base = self._ledger = ledger
         positions = {partition: ledger.next(partition) for partition in partitions}
@@ -213,25 +213,8 @@ class Session:
         if base is None:
             raise Bug("a batch was read before a ledger was")
         self._landing = self._pipeline.submit(lambda: self._land(batch, base))
-        if not self._held:
+        if not self._release.awaited:
             self._reader.resume()
-
-    def _look_for_release(self) -> None:
-        """Read again once a product is released that was held when partitions came."""
-        now_s = time.monotonic()
-        if not self._held or now_s < self._held_look_s:
-            return
-        self._held_look_s = now_s + HELD_S
-        try:
-            check_not_held(load_table(self._works.desk.catalog, self._works.product), self._works.product)
-        except Held as error:
-            if now_s >= self._held_tell_s:
-                self._held_tell_s = now_s + HELD_TELL_S
-                self._works.patience.report(error)
-        else:
-            self._held = False
-            self._reader.resume()
-            self._works.patience.recovered()
 
     def _collect(self) -> None:
         """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
@@ -258,21 +241,21 @@ class Session:
 
     def _drain(self, timeout_s: float) -> None:
         """Land what is open, waiting at most so long; for a release, not at all."""
-        deadline = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + timeout_s
         while self._landing is not None or self._batch:
             if self._landing is None:
                 self._land_or_pause()
             while self._landing is not None and not wait([self._landing], POLL_S).done:
-                if time.monotonic() >= deadline or (self._last is not None and self._last.held):
+                if time.monotonic() >= deadline_s or self._unreleased:
                     return
             self._collect()
 
     def _decode(self, frame: Frame) -> Chunk:
-        return self._works.patience.with_(lambda: self._works.decoding.chunk(frame), self._abandon)
+        return self._patiently(lambda: self._works.decoding.chunk(frame))
 
     def _land(self, batch: Batch, base: Ledger) -> Landed:
         chunks = [chunk.result() for chunk in batch.chunks]
-        landing = self._last = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
+        landing = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
 
         def drive() -> Landed:
             for step in landing:
@@ -281,7 +264,22 @@ class Session:
                 raise Bug("the landing ended without an outcome")
             return landing.landed
 
-        return self._works.patience.with_(drive, self._abandon)
+        return self._patiently(drive)
+
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        """Do it however often; decoding may wait for a release as landing does."""
+
+        def attempt() -> Result:
+            unreleased = False
+            try:
+                return action()
+            except Held:
+                unreleased = True
+                raise
+            finally:
+                self._unreleased = unreleased
+
+        return self._works.patience.with_(attempt, self._abandon)
 
     def _caught_up(self, targets: Targets) -> bool:
         """Tell whether the table holds the targets; other workers' partitions count too."""

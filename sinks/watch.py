@@ -48,7 +48,7 @@ class Watcher(Protocol):
         ...
 
     def landed(self, product: Product, landed: Landed, seconds: float) -> None:
-        """A batch is in the table; landing it took so many seconds, waits included."""
+        """A batch is in the table, so many seconds after its turn to land came, waits included."""
         ...
 
     def ended(self, product: Product, fault: HeadraceError | None) -> None:
@@ -150,8 +150,8 @@ class WatchedReader:
         """See :meth:`headrace.streams.reader.Reader.poll`."""
         polled = self._reader.poll(timeout_s)
         if polled.trouble is not None:
-            # An answer to a question that was put before says nothing.
-            self._troubled, self._probe = True, None
+            self._troubled = True
+            self._forget_probe()
             self._ask_at_s = time.monotonic() + PROBE_S
             self._standing.waits(Wait.READING, polled.trouble)
         elif self._troubled and (polled.frames or polled.ends or self._answered()):
@@ -176,6 +176,12 @@ class WatchedReader:
         self._reader.close()
         if self._probes is not None:
             self._probes.close(_PROBE_CLOSE_S)
+
+    def _forget_probe(self) -> None:
+        """An answer to a question that was put before the trouble says nothing; one that waits need not be put."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
 
     def _answered(self) -> bool:
         if self._probe is None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.schemas.catalog import load_table, open_catalog
-from headrace.schemas.errors import NotApplied, Unavailable
+from headrace.schemas.errors import NotApplied, Unavailable, UserError
+from headrace.streams.ahead import in_thread
 from headrace.streams.history import read_ledger
-from headrace.streams.past import Past, earlier_generations
-from headrace.streams.portions import OFFSET, Portion, Span
+from headrace.streams.past import Past
+from headrace.streams.portions import Portion, Span
 from headrace.streams.starts import Seeker, Start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from collections.abc import Set as AbstractSet
 
     from pyiceberg.table import Table
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from headrace.streams.admin import Admin, Topic, Watermarks
     from headrace.streams.pinned import Pinned
     from headrace.streams.starts import Beginning
-
-LAST_OFFSET = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,12 @@ class Begun:
 
     Attributes:
         positions: the topic's offset to read each from.
-        history: the table's rows to hand out before; None: none.
+        history: the table's rows to hand out before, None between them while they are being read; None: no history.
         kept: positions to commit though nothing was handled yet.
     """
 
     positions: Mapping[int, int]
-    history: Iterator[Portion] | None = None
+    history: Iterator[Portion | None] | None = None
     kept: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -109,25 +107,14 @@ class Beginnings:
         if table is None or ledger is None:
             return Begun(positions)
         spans = {p: each.history for p, each in begun.items() if each.history is not None}
-        fresh = {p for p, at in known.items() if at is None}
-        return Begun(positions, self._history(table, ledger.generation, spans, fresh, topic.partitions))
+        return Begun(positions, self._history(table, spans))
 
-    def _history(
-        self, table: Table, generation: int, spans: Mapping[int, Span], fresh: AbstractSet[int], partitions: int
-    ) -> Iterator[Portion]:
-        """Yield the rows of earlier generations, where nothing was handled yet, and those of the spans."""
-        product = self._course.product
-        columns = self._pinned.columns
-        if fresh:
-            for earlier, found in earlier_generations(table, product, generation).items():
-                mine = {p: Span(0, LAST_OFFSET) for p in found if p % partitions in fresh}
-                for partition, rows in Past(table, product, earlier, columns).rows(mine):
-                    events, stop = self._pinned.rows(rows)
-                    yield Portion(partition % partitions, events, stop=stop, from_history=True)
-        for partition, rows in Past(table, product, generation, columns).rows(spans):
-            events, stop = self._pinned.rows(rows)
-            end = int(rows.column(OFFSET)[-1].as_py()) + 1
-            yield Portion(partition, events, stop=stop, end=end, from_history=True)
+    def _history(self, table: Table, spans: Mapping[int, Span]) -> Iterator[Portion | None]:
+        """Yield the rows of the spans, and None while they are read."""
+        past = Past(table, self._course.product, self._pinned.columns)
+        # A window may take longer than a member of a group may be silent.
+        for read in in_thread(past.rows(spans)):
+            yield None if read is None else self._pinned.rows(*read)
         for partition, span in spans.items():
             # Behind the last row may lie control records and what became dead letters.
             yield Portion(partition, self._pinned.nothing, end=span.end, from_history=True)
@@ -145,8 +132,18 @@ class Beginnings:
         if start is Start.EARLIEST:
             return {partition: each.low for partition, each in marks.items()}
         if isinstance(start, Mapping):
+            unknown = sorted(start.keys() - marks.keys())
+            if unknown:
+                raise UserError(
+                    f"a subscriber cannot start in partition {unknown[0]}, which the topic does not have",
+                    where=f"topic {topic.name}",
+                    hint=f"its partitions are 0 to {topic.partitions - 1}",
+                )
             return {partition: start.get(partition, each.low) for partition, each in marks.items()}
         ends = {partition: each.end for partition, each in marks.items()}
         if isinstance(start, Start):
             return ends
-        return {**ends, **self._admin.offsets_at(topic, round(start.timestamp() * 1_000))}
+        # Before 1970, Kafka would take it for one of its own signs.
+        found = self._admin.offsets_at(topic, max(round(start.timestamp() * 1_000), 0))
+        # What came since the ends were looked up would lie behind them.
+        return {partition: min(found.get(partition, end), end) for partition, end in ends.items()}

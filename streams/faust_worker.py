@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import WorkerThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
 # Whatever they tell stays off the terminal of a program that has not set up logging; an agent's error ends the worker.
 for _name in ("faust", "mode", "aiokafka"):
@@ -45,16 +45,40 @@ class SafeStream(faust.Stream[Any]):
                 await self.ack(event)
 
 
-class _OneWorker(RoundRobinPartitionAssignor):  # type: ignore[misc]  # has no annotations
-    """Gives all partitions to one member of the group: the one that Kafka names first."""
+class OneWorker(RoundRobinPartitionAssignor):  # type: ignore[misc]  # has no annotations
+    """Gives all partitions to one member of the group, and leaves them there while it is a member.
+
+    A member tells as whom it was given them. Who was thrown out comes back as another, and has no claim any more.
+    """
 
     name = "headrace-one"
+    # As whom this worker has them. Of the class, because the client makes no object of it: each consumer has a class.
+    owner = b""
+
+    @classmethod
+    def for_one_consumer(cls) -> type[OneWorker]:
+        """Return a class for one consumer."""
+        return type(cls.__name__, (cls,), {"owner": b""})
+
+    @classmethod
+    def metadata(cls, topics: Iterable[str]) -> Any:
+        """Return what this member tells the group when it joins; called by the client."""
+        return ConsumerProtocolMemberMetadata(cls.version, list(topics), cls.owner)
 
     @classmethod
     def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
-        chosen = min(members)
+        """Return what each member is given; called by the client, in the member that leads the group."""
+        owners = [member for member, told in members.items() if told.user_data == member.encode()]
+        chosen = min(owners or members)
         empty = ConsumerProtocolMemberAssignment(cls.version, [], b"")
-        return {**dict.fromkeys(members, empty), **super().assign(cluster, {chosen: members[chosen]})}
+        given = super().assign(cluster, {chosen: members[chosen]})[chosen]
+        everything = ConsumerProtocolMemberAssignment(cls.version, given.assignment, chosen.encode())
+        return {**dict.fromkeys(members, empty), chosen: everything}
+
+    @classmethod
+    def on_assignment(cls, assignment: Any) -> None:
+        """Note what this member was given; called by the client."""
+        cls.owner = assignment.user_data
 
 
 class _Worker(WorkerThread):
@@ -78,7 +102,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         # The consumer reads both when it starts.
         consumer._isolation_level = "read_committed"  # noqa: SLF001 - no public way
         if getattr(self.app, "standby", False):
-            consumer._partition_assignment_strategy = [_OneWorker]  # noqa: SLF001 - no public way
+            consumer._partition_assignment_strategy = [OneWorker.for_one_consumer()]  # noqa: SLF001 - no public way
         return consumer
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from headrace.schemas.errors import Bug, Unavailable, UserError
 from headrace.streams.admin import Admin
+from headrace.streams.ahead import Telling
 from headrace.streams.assigned import AssignedReader
 from headrace.streams.beginnings import Beginnings
 from headrace.streams.portions import Portion
@@ -40,14 +40,6 @@ _COMMIT_PATIENCE_S = 10.0
 _LOG = structlog.get_logger("headrace.subscriber")
 
 
-@dataclass
-class _Telling:
-    """History that is being handed out. Partitions that are taken away leave it."""
-
-    partitions: set[int]
-    portions: Iterator[Portion]
-
-
 class Following:
     """Follows a product's partitions, one portion after the other. A generator of portions, and what keeps it going.
 
@@ -71,12 +63,11 @@ class Following:
         self._log = _LOG.bind(product=str(course.product.name), group=course.group)
         self._reader: KafkaReader | AssignedReader | None = None
         self._queue: deque[Portion] = deque()
-        self._tellings: deque[_Telling] = deque()
+        self._tellings: deque[Telling] = deque()
         self._owned: set[int] = set()
         self._handled: dict[int, int] = {}
         self._announced: dict[int, int] = {}
         self._ends: Mapping[int, int] | None = None
-        self._leaving = False
         self._broken: Unavailable | None = None
         self._polled_s = self._committed_s = self._look_s = self._tell_s = 0.0
         self._wait_s = WAIT_S
@@ -98,8 +89,9 @@ class Following:
                 raise self._too_slow() from None
             except Unavailable as error:
                 self._say(error)
-                with suppress(Unavailable):
-                    self._commit_all()
+                if self._course.autocommit:
+                    with suppress(Unavailable):
+                        self._commit(self._positions())
                 self._close()
                 time.sleep(self._wait_s)
                 self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
@@ -109,7 +101,7 @@ class Following:
     def handled(self, portion: Portion, position: int) -> None:
         """Note that everything of a portion before this offset was handled."""
         partition = portion.partition
-        if portion.end is not None and partition in self._owned:
+        if partition in self._owned:
             self._handled[partition] = max(position, self._handled.get(partition, 0))
 
     def keep_alive(self) -> None:
@@ -119,40 +111,43 @@ class Following:
             UserError: polls were too far apart.
             SettingsError: the broker refuses the credentials.
         """
-        try:
+        with suppress(Unavailable), self._surviving():
             self._stay()
-        except PollMissed:
-            raise self._too_slow() from None
-        except Unavailable as error:
-            # Whoever iterates drops what it holds; what was not handled is read again.
-            self._broken = error
-            self.current = None
 
     def commit(self) -> None:
         """Commit what was handled, and wait for it.
 
         Raises:
-            Unavailable: if the broker does not answer for 10 s, or the partitions are being given to others.
+            Unavailable: if the broker does not answer for 10 s, or partitions were given to others meanwhile.
+            UserError, SettingsError: as `keep_alive`.
         """
         deadline = time.monotonic() + _COMMIT_PATIENCE_S
+        positions = self._positions()
         while True:
             try:
-                self._commit_all()
+                self._commit({p: at for p, at in positions.items() if p in self._owned})
             except Unavailable:
-                if time.monotonic() > deadline:
+                if self._reader is None or time.monotonic() > deadline:
                     raise
                 # A rebalance that is under way is finished by polls.
-                if self._reader is not None:
+                with self._surviving():
                     self._reader.pause()
                     self._poll(POLL_S)
             else:
-                return
+                break
+        gone = sorted(positions.keys() - self._owned)
+        if gone:
+            raise Unavailable(
+                f"partitions {', '.join(map(str, gone))} were given to others before their positions were committed",
+                where=f"group {self._course.group}, topic {self._course.product.topic}",
+                hint="nothing is lost: whoever has them now reads those events again",
+            )
 
     def leave(self) -> None:
         """Commit what was handled, and leave the group."""
         if self._course.autocommit:
             try:
-                self._commit_all()
+                self._commit(self._positions())
             except Unavailable as error:
                 self._log.warning("left without a last commit", what=error.what, where=error.where, next=error.hint)
         self._close()
@@ -166,15 +161,13 @@ class Following:
         if begun.history is not None and self._reader is not None:
             # Before the new partitions are read from: their rows come first.
             self._reader.pause()
-            self._tellings.append(_Telling(set(partitions), begun.history))
+            self._tellings.append(Telling(set(partitions), begun.history))
         self._handled |= begun.kept
         self._owned |= set(partitions)
         return begun.positions
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         """Give partitions up: commit what was handled of them, drop what was not handed out."""
-        if self._leaving:
-            return
         gone = set(partitions)
         if not lost and self._course.autocommit and isinstance(self._reader, KafkaReader):
             try:
@@ -241,17 +234,13 @@ class Following:
 
     def _close(self) -> None:
         reader, self._reader = self._reader, None
-        self._leaving = True
-        try:
-            if reader is not None:
-                reader.close()
-        finally:
-            self._leaving = False
-            self._queue.clear()
-            self._tellings.clear()
-            self._owned.clear()
-            self._announced.clear()
-            self.current = None
+        self._queue.clear()
+        self._tellings.clear()
+        self._owned.clear()
+        self._announced.clear()
+        self.current = None
+        if reader is not None:
+            reader.close()
 
     def _poll(self, timeout_s: float) -> None:
         if self._reader is None:
@@ -264,7 +253,7 @@ class Following:
         ends = dict(polled.ends)
         for portion in self._pinned.portions(polled.frames):
             self._put(portion)
-            if ends.get(portion.partition, 0) <= (portion.end or 0):
+            if ends.get(portion.partition, 0) <= portion.end:
                 ends.pop(portion.partition, None)
         for partition, end in ends.items():
             self._put(Portion(partition, self._pinned.nothing, end=end))
@@ -275,13 +264,12 @@ class Following:
             self._queue.append(portion if ends is None else portion.before(ends.get(portion.partition, 0)))
 
     def _tell_on(self) -> None:
-        """Read on in the history that comes first."""
-        telling = self._tellings[0]
-        portion = next(telling.portions, None) if telling.partitions else None
-        if portion is None:
-            self._tellings.popleft()
-        elif portion.partition in telling.partitions:
+        """Read on in the history that comes first; what takes its time is waited for a moment."""
+        portion = self._tellings[0].take()
+        if portion is not None:
             self._put(portion)
+        elif self._tellings[0].over:
+            self._tellings.popleft()
 
     def _done(self) -> bool:
         """Tell whether what was there at the start was handed out; by other members too, as their commits say."""
@@ -297,10 +285,26 @@ class Following:
         committed = self._reader.committed(sorted(left))
         return all(committed.get(partition, 0) >= self._ends[partition] for partition in left)
 
-    def _commit_all(self) -> None:
-        # All of it: what was announced before may have been lost on its way.
+    def _positions(self) -> dict[int, int]:
+        # All of them: what was announced before may have been lost on its way.
+        return {p: at for p, at in self._handled.items() if p in self._owned}
+
+    def _commit(self, positions: Mapping[int, int]) -> None:
         if isinstance(self._reader, KafkaReader):
-            self._reader.commit({p: at for p, at in self._handled.items() if p in self._owned})
+            self._reader.commit(positions)
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Note an outage while events are handed out: the session starts anew when the next portion is asked for."""
+        try:
+            yield
+        except PollMissed:
+            raise self._too_slow() from None
+        except Unavailable as error:
+            # Whoever iterates drops what it holds; what was not handled is read again.
+            self._broken = error
+            self.current = None
+            raise
 
     def _say(self, error: Unavailable) -> None:
         self._log.warning("waiting", what=error.what, where=error.where, next=error.hint)

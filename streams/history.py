@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import DamagedLedger
-from headrace.streams.ledger import PROPERTY_KEY, Ledger, Walk, trusted_property, walk
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Walk, trusted_property, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +83,32 @@ def find_ledger(table: Table, product: Product) -> Found | None:
         )
         raise DamagedLedger(error.what, where=f"table {name}", hint=hint) from None
     return Found(ledger, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A snapshot that a sink's batch made; ``committed_ms`` is in milliseconds since 1970 UTC."""
+
+    snapshot_id: int
+    committed_ms: int
+
+
+def last_commit(table: Table) -> Commit | None:
+    """Return the newest commit of a batch: of a ledger that covers offsets, so neither a hold nor an accepted gap.
+
+    None: there is none, or others have expired it.
+
+    Raises:
+        DamagedLedger, ProductStopped: as `Ledger.from_json`.
+    """
+    snapshot = table.metadata.current_snapshot()
+    while snapshot is not None:
+        text = snapshot.summary.additional_properties.get(SUMMARY_KEY) if snapshot.summary else None
+        if text is not None and Ledger.from_json(text).added:
+            return Commit(snapshot.snapshot_id, snapshot.timestamp_ms)
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else table.metadata.snapshot_by_id(parent)
+    return None
 
 
 def last_rows(table: Table, product: Product) -> LastRows:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # In a snapshot's summary; and, repeated for tables whose history others have expired, in a property of the table.
 SUMMARY_KEY = "headrace.ledger"
 PROPERTY_KEY = "headrace.ledger.main"
+# In the summary of a snapshot of headrace's own that landed before the table had a ledger: nothing lies behind it.
+BEGINNING_KEY = "headrace.ledger.none"
 # The record of accepted gaps came later and is part of format 1: whoever does not know it reads every position right,
 # and merely forgets the record.
 FORMAT = 1
@@ -257,17 +259,20 @@ class Walk:
 def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None]) -> Walk:
     """Walk from a branch's head through the parents to the first snapshot that carries a ledger.
 
-    Snapshots of other engines (a compaction, a delete) carry none and are passed over. Only a snapshot of sequence
-    number 1 without a parent is the beginning: a snapshot whose parent was expired has no parent either.
+    Snapshots of other engines (a compaction, a delete) carry none and are passed over. The beginning is a snapshot of
+    sequence number 1 without a parent, because one whose parent was expired has no parent either; or one that says that
+    there was no ledger before it.
 
     Raises:
         DamagedLedger, ProductStopped: as `Ledger.from_json`.
     """
     snapshot = head
     while snapshot is not None:
-        text = snapshot.summary.additional_properties.get(SUMMARY_KEY) if snapshot.summary else None
-        if text is not None:
+        said = snapshot.summary.additional_properties if snapshot.summary else {}
+        if (text := said.get(SUMMARY_KEY)) is not None:
             return Walk(Ledger.from_json(text), whole=True, snapshot_id=snapshot.snapshot_id)
+        if BEGINNING_KEY in said:
+            return Walk(None, whole=True)
         if snapshot.parent_snapshot_id is None:
             return Walk(None, whole=snapshot.sequence_number == 1)
         snapshot = by_id(snapshot.parent_snapshot_id)

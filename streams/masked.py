@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import ProductStopped
+from headrace.schemas.masking import Masker
 from headrace.schemas.masks import Mask
+from headrace.schemas.policy import masks_over
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from pyiceberg.table import Table
+
+    from headrace.schemas.policy import PiiPolicy
+    from headrace.schemas.registry import RegisteredSchema
 
 # One property for each masked field, by its path: a registry may lose the version that tagged it. Several workers add
 # to them at once, which a single property of them all would not outlast.
@@ -33,3 +41,48 @@ def masks_of(table: Table) -> dict[str, Mask]:
                     hint="upgrade headrace, or correct the property",
                 ) from None
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """What masks do to the events that a subscriber sees.
+
+    Attributes:
+        masker: puts them on what comes from the topic.
+        put: the paths of fields that are masked in the table.
+        nulled: the paths of fields that may be null whatever the schema says.
+    """
+
+    masker: Masker
+    put: frozenset[str]
+    nulled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """How a subscriber's events are masked.
+
+    Attributes:
+        live: whether masks are put on what comes from the topic.
+        past: masks that the table has put on; None: the table is not read, and nothing is masked.
+        known: the contract's masks.
+        policy: the mesh's, for fields that a version of the schema tags.
+        hmac_key: the mesh's secret; empty if nothing is masked.
+    """
+
+    live: bool
+    past: Mapping[str, Mask] | None
+    known: Mapping[str, Mask]
+    policy: PiiPolicy
+    hmac_key: bytes
+
+    def over(self, versions: Iterable[RegisteredSchema]) -> Masks:
+        """Return what masks do, given all versions of the schema."""
+        if self.past is None:
+            return Masks(Masker({}, b""), frozenset(), frozenset())
+        # What the table has masked once stays masked, though the registry may have lost the version that said so.
+        masks = masks_over({**self.past, **self.known}, self.policy, [version.schema for version in versions])
+        both = [*self.past.items(), *masks.items()]
+        nulled = frozenset(path for path, mask in both if mask is Mask.REPLACE_WITH_NULL)
+        masker = Masker(masks, self.hmac_key) if self.live else Masker({}, b"")
+        return Masks(masker, frozenset(path for path, _ in both), nulled)

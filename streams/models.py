@@ -63,7 +63,7 @@ class Model(Generic[Event]):
     def __init__(
         self, model: type[Event], product: Product, version: RegisteredSchema, nulled: AbstractSet[str]
     ) -> None:
-        where = f"{model.__name__} for {product.name} (version {version.version})"
+        where = f"{getattr(model, '__name__', model)} for {product.name} (version {version.version})"
         if not _is_model(model):
             raise UserError("this is no pydantic model and no dataclass", where=where)
         try:

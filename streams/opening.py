@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import NotApplied, SchemaError, UserError
-from headrace.schemas.masks import Mask
 from headrace.schemas.types import unsupported
 from headrace.streams.kafka import APPLY_HINT
 from headrace.streams.masked import masks_of
@@ -17,6 +16,7 @@ from headrace.streams.starts import Beginning, Start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from headrace.schemas.masks import Mask
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
     from headrace.schemas.registry import RegisteredSchema
@@ -32,6 +32,16 @@ def checked_start(start: Beginning) -> Beginning:
         UserError: if it is no start, or a time without zone.
     """
     if isinstance(start, Mapping):
+        wrong = [
+            (partition, offset)
+            for partition, offset in start.items()
+            if any(type(number) is not int or number < 0 for number in (partition, offset))
+        ]
+        if wrong:
+            raise UserError(
+                f"a subscriber cannot start at offset {wrong[0][1]!r} of partition {wrong[0][0]!r}",
+                hint="give an offset from 0 for each partition, such as {0: 1200}",
+            )
         return dict(start)
     if isinstance(start, dt.datetime):
         if start.tzinfo is None or start.utcoffset() is None:
@@ -44,7 +54,7 @@ def checked_start(start: Beginning) -> Beginning:
         return Start(start)
     except ValueError:
         raise UserError(
-            f"a subscriber cannot start at {start!r}", hint=f"choose {', '.join(Start)}, or a time with a zone"
+            f"a subscriber cannot start at {start!r}", hint=f"choose {', '.join(Start)}, a time with a zone, or offsets"
         ) from None
 
 
@@ -84,11 +94,6 @@ def pinned_version(product: Product, versions: Sequence[RegisteredSchema], wante
         path, what, hint = faults[0]
         raise SchemaError(what, path=path, where=f"subject {product.subject}, version {pinned.version}", hint=hint)
     return pinned
-
-
-def nulled(masks: Mapping[str, Mask]) -> frozenset[str]:
-    """Return the paths of fields that masks make null."""
-    return frozenset(path for path, mask in masks.items() if mask is Mask.REPLACE_WITH_NULL)
 
 
 def masks_in_table(mesh: Mesh, product: Product) -> dict[str, Mask]:

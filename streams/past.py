@@ -6,32 +6,40 @@ position deletes and evolved schemas, and its public callers read a whole table 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.conversions import from_bytes
+from pyiceberg.exceptions import ResolveError
 from pyiceberg.expressions import parser
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.types import LongType
 
 from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.errors import ProductStopped
+from headrace.streams import projection  # noqa: F401 - mends what scans read
 from headrace.streams.portions import OFFSET, PARTITION, PLACE_NAMES, Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import FileScanTask, Table
 
     from headrace.schemas.product import Product
 
-# What a window holds: some hundred megabytes at most, and a scan of row groups pays.
+# What a window holds at most: so many rows that a scan of row groups pays, so little that memory sorts it
+# (a column of texts ends at 2 GiB). A file says only how many bytes its rows take compressed, so a scan that finds more
+# gives up, and a smaller one follows.
 WINDOW_ROWS = 500_000
-GENERATION = "_generation"
+WINDOW_BYTES = 256 << 20
+
+Floats: TypeAlias = "NDArray[np.float64] | NDArray[np.int64]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +53,16 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The rows of one generation in a table's snapshot.
+    """The rows of a table's snapshot.
 
     Attributes:
         table: the table as it was loaded, once: all windows are read from the same snapshot.
         product: its product.
-        generation: the generation.
         names: the event's columns to read; those that the table does not have are left out.
     """
 
     table: Table
     product: Product
-    generation: int
     names: Collection[str]
 
     def rows(self, spans: Mapping[int, Span]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -73,30 +79,55 @@ class Past:
         if snapshot is None or not spans:
             return
         first, end = min(span.first for span in spans.values()), max(span.end for span in spans.values())
-        where = f"table {self.product.name}"
-        with catalog_errors(where):
-            scan = self.table.scan(row_filter=self._filter(first, end, spans), snapshot_id=snapshot.snapshot_id)
-            tasks = [(task, self._extent(task, first, end)) for task in scan.plan_files()]
-        for low, high in windows([extent for _, extent in tasks], first, end, WINDOW_ROWS):
-            chosen = [task for task, extent in tasks if extent.low < high and extent.high >= low]
+        with self._errors():
+            planned = self.table.scan(row_filter=self._filter(first, end, spans), snapshot_id=snapshot.snapshot_id)
+            tasks = [(task, self._extent(task, first, end)) for task in planned.plan_files()]
+        axis = Axis.of([extent for _, extent in tasks], first, end)
+        low, most, rows = axis.low, axis.end, WINDOW_ROWS
+        while low < axis.end:
+            high = min(axis.after(low, rows), most)
             reached = {p: Span(max(span.first, low), min(span.end, high)) for p, span in spans.items()}
             if not any(span.first < span.end for span in reached.values()):
+                low, most = high, axis.end
                 continue
-            with catalog_errors(where):
-                window = self._window(chosen, low, high, reached)
+            chosen = [task for task, extent in tasks if extent.low < high and extent.high >= low]
+            with self._errors():
+                scan = self._scan(low, high, reached)
+                window = scan.window(chosen)
+            rows = scan.fitting_rows
+            if window is None:
+                most = (low + high) // 2
+                continue
             yield from _by_partition(window, reached)
+            low, most = high, axis.end
 
-    def _window(self, tasks: Sequence[FileScanTask], low: int, high: int, spans: Mapping[int, Span]) -> pa.Table:
-        wanted = [name for name in self.table.schema().column_names if name in self.names or name in PLACE_NAMES]
-        scan = ArrowScan(
-            self.table.metadata, self.table.io, self.table.schema().select(*wanted), self._filter(low, high, spans)
-        )
-        return scan.to_table(tasks)
+    def _scan(self, low: int, high: int, spans: Mapping[int, Span]) -> _BoundedScan:
+        table = self.table
+        wanted = [name for name in table.schema().column_names if name in self.names or name in PLACE_NAMES]
+        scan = _BoundedScan(table.metadata, table.io, table.schema().select(*wanted), self._filter(low, high, spans))
+        if high - low == 1:
+            # Nothing smaller can be read.
+            scan.limit_bytes = None
+        return scan
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        where = f"table {self.product.name}"
+        with catalog_errors(where):
+            try:
+                yield
+            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ResolveError) as error:
+                # Arrow's texts may show values.
+                raise ProductStopped(
+                    f"a data file cannot be read ({type(error).__name__})",
+                    where=where,
+                    hint="restore it, or roll the table back",
+                ) from None
 
     def _filter(self, low: int, high: int, spans: Mapping[int, Span]) -> BooleanExpression:
         partitions = ", ".join(str(partition) for partition, span in spans.items() if span.first < span.end)
         offsets = f"{OFFSET} >= {low} AND {OFFSET} < {high}"
-        return parser.parse(f"{GENERATION} = {self.generation} AND {offsets} AND {PARTITION} IN ({partitions})")
+        return parser.parse(f"{offsets} AND {PARTITION} IN ({partitions})")
 
     def _extent(self, task: FileScanTask, first: int, end: int) -> Extent:
         field_id = self.table.schema().find_field(OFFSET).field_id
@@ -108,38 +139,81 @@ class Past:
         return Extent(int(from_bytes(LongType(), lower)), int(from_bytes(LongType(), upper)), task.file.record_count)
 
 
-def earlier_generations(table: Table, product: Product, generation: int) -> Mapping[int, frozenset[int]]:
-    """Return the partitions of the rows of earlier generations, by generation, ascending. Reads two columns."""
-    if generation <= 1:
-        return {}
-    found: dict[int, set[int]] = {}
-    with catalog_errors(f"table {product.name}"):
-        scan = table.scan(f"{GENERATION} < {generation}", selected_fields=(GENERATION, PARTITION))
-        for batch in scan.to_arrow_batch_reader():
-            for row in pa.table(batch).group_by([GENERATION, PARTITION]).aggregate([]).to_pylist():
-                found.setdefault(row[GENERATION], set()).add(row[PARTITION])
-    return {each: frozenset(found[each]) for each in sorted(found)}
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How rows lie along the offsets. A file's rows are taken to be spread evenly over its offsets. Pure.
 
-
-def windows(extents: Sequence[Extent], first: int, end: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Cut the offsets from ``first`` to below ``end`` into windows of about so many rows. Pure.
-
-    A file's rows are taken to be spread evenly over its offsets. None where no file has any.
+    Attributes:
+        low: the first offset that a file may hold.
+        end: the offset behind the last one.
+        edges: offsets between which the density does not change, ascending.
+        held: how many rows lie before each of them.
     """
-    inside = [extent for extent in extents if extent.low < end and extent.high >= first]
-    if not inside:
-        return
-    lows = np.array([max(extent.low, first) for extent in inside])
-    ends = np.array([min(extent.high + 1, end) for extent in inside])
-    density = np.array([extent.rows / (extent.high + 1 - extent.low) for extent in inside])
-    edges = np.unique(np.concatenate([lows, ends]))
-    change = np.zeros(len(edges))
-    np.add.at(change, edges.searchsorted(lows), density)
-    np.add.at(change, edges.searchsorted(ends), -density)
-    held = np.concatenate([[0.0], np.cumsum(np.cumsum(change)[:-1] * np.diff(edges))])
-    cuts = np.interp(np.arange(rows, held[-1], rows), held, edges).astype(np.int64)
-    bounds = np.unique(np.concatenate([edges[:1], cuts, edges[-1:]])).tolist()
-    yield from pairwise(bounds)
+
+    low: int
+    end: int
+    edges: Floats
+    held: Floats
+
+    @classmethod
+    def of(cls, extents: Sequence[Extent], first: int, end: int) -> Axis:
+        """Return the axis of files, from ``first`` to below ``end``; an empty one where no file has any rows."""
+        inside = [extent for extent in extents if extent.low < end and extent.high >= first]
+        if not inside:
+            return cls(first, first, np.zeros(1), np.zeros(1))
+        lows = np.array([max(extent.low, first) for extent in inside])
+        ends = np.array([min(extent.high + 1, end) for extent in inside])
+        density = np.array([extent.rows / (extent.high + 1 - extent.low) for extent in inside])
+        edges = np.unique(np.concatenate([lows, ends]))
+        change = np.zeros(len(edges))
+        np.add.at(change, edges.searchsorted(lows), density)
+        np.add.at(change, edges.searchsorted(ends), -density)
+        held = np.concatenate([[0.0], np.cumsum(np.cumsum(change)[:-1] * np.diff(edges))])
+        return cls(int(edges[0]), int(edges[-1]), edges, held)
+
+    def after(self, low: int, rows: int) -> int:
+        """Return the offset that lies about so many rows behind another one: above it, and at most ``end``."""
+        reached = np.interp(low, self.edges, self.held) + rows
+        if reached >= self.held[-1]:
+            return self.end
+        return min(max(int(np.interp(reached, self.held, self.edges)), low + 1), self.end)
+
+
+class _TooLarge(Exception):
+    """A window holds more than it may."""
+
+
+class _BoundedScan(ArrowScan):
+    """A scan that gives up when it has found more than ``limit_bytes``; a file's row group is read as a whole."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.limit_bytes: int | None = WINDOW_BYTES
+        self._rows = 0
+        self._bytes = 0
+
+    @property
+    def fitting_rows(self) -> int:
+        """How many rows like those found fill half a window."""
+        if not self._bytes:
+            return WINDOW_ROWS
+        return max(1, min(WINDOW_ROWS, WINDOW_BYTES // 2 * self._rows // self._bytes))
+
+    def window(self, tasks: Sequence[FileScanTask]) -> pa.Table | None:
+        """Return the rows; None if they are too many."""
+        try:
+            return self.to_table(tasks)
+        except _TooLarge:
+            return None
+
+    def _record_batches_from_scan_tasks_and_deletes(self, *given: Any) -> Iterator[pa.RecordBatch]:
+        for batch in super()._record_batches_from_scan_tasks_and_deletes(*given):
+            # Several threads count: one that comes too late costs a batch.
+            self._rows += len(batch)
+            self._bytes += batch.nbytes
+            if self.limit_bytes is not None and self._bytes > self.limit_bytes:
+                raise _TooLarge
+            yield batch
 
 
 def _by_partition(window: pa.Table, spans: Mapping[int, Span]) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -11,91 +10,38 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Map, Record, optional_of
-from headrace.schemas.errors import Refusal, SchemaError, UserError
-from headrace.schemas.masking import Masker, map_items, map_values
+from headrace.schemas.errors import Refusal, UserError
+from headrace.schemas.masking import Masker
 from headrace.schemas.stamps import holdable
 from headrace.schemas.types import ColumnTypes, arrow_type, unsupported
 from headrace.streams.columns import Columns
 from headrace.streams.decode import Decoder
 from headrace.streams.portions import OFFSET, PARTITION, PLACE_FIELDS, SCHEMA_ID, TIMESTAMP, Poison, Portion, Stop
-from headrace.streams.resolution import unreadable
+from headrace.streams.resolution import has_strange_symbols, unreadable
+from headrace.streams.written import as_written, with_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from headrace.schemas.product import Product
     from headrace.schemas.registry import RegisteredSchema
     from headrace.streams.frames import Frame
+    from headrace.streams.masked import Masking
+    from headrace.streams.versions import Versions
 
 # Reasons of poison, beside those of a `Refusal`.
 NULL_VALUE = "null-value"
 NO_SCHEMA_ID = "no-schema-id"
 UNDECODABLE = "undecodable"
+UNKNOWN_SYMBOL = "unknown-symbol"
 _WHAT = {
     NULL_VALUE: "the message has no value",
     NO_SCHEMA_ID: "the value does not begin with a schema id",
     UNDECODABLE: "the value does not fit the schema that it names, or no table could hold it",
+    UNKNOWN_SYMBOL: "an enum's symbol is none of the version's that events are read as, which has no default for it",
 }
-# So long a schema id stays refused before the registry is asked for it again.
-REFUSED_S = 5.0
-
-
-class Versions:
-    """The versions of a product's subject, by schema id.
-
-    Args:
-        product: the product.
-        ask: returns the subject's versions as the registry has them now.
-        known: the versions known so far.
-        probe: asks the registry for an id that is none of them, and raises its `Refusal`.
-        clock_s: tells seconds that never go back.
-    """
-
-    def __init__(
-        self,
-        product: Product,
-        known: Sequence[RegisteredSchema],
-        ask: Callable[[], Sequence[RegisteredSchema]],
-        probe: Callable[[int], object],
-        *,
-        clock_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._product = product
-        self._known = {version.id: version for version in known}
-        self._ask = ask
-        self._probe = probe
-        self._clock_s = clock_s
-        self._refusals: dict[int, tuple[float, Refusal]] = {}
-
-    def find(self, schema_id: int) -> RegisteredSchema | Refusal:
-        """Return the version that has this id, or why there is none.
-
-        Raises:
-            SchemaError: if a version is no Avro, or Avro that headrace cannot carry.
-            Unavailable: if the registry does not answer.
-        """
-        if schema_id in self._known:
-            return self._known[schema_id]
-        until_s, refusal = self._refusals.get(schema_id, (0.0, None))
-        if refusal is not None and self._clock_s() < until_s:
-            return refusal
-        self._known |= {version.id: version for version in self._ask()}
-        if schema_id in self._known:
-            return self._known[schema_id]
-        try:
-            with suppress(SchemaError):
-                self._probe(schema_id)
-            refusal = Refusal("foreign-schema", f"schema id {schema_id} is no version of {self._product.subject}")
-        except Refusal as unknown:
-            refusal = unknown
-        self._refusals[schema_id] = self._clock_s() + REFUSED_S, refusal
-        return refusal
-
-    def known(self, schema_id: int) -> RegisteredSchema | None:
-        """Return the version that has this id, None if there is none."""
-        found = self.find(schema_id)
-        return None if isinstance(found, Refusal) else found
 
 
 class Pinned:
@@ -105,8 +51,7 @@ class Pinned:
         product: the product.
         version: the version to read as.
         versions: all versions.
-        masker: puts masks on what comes from the topic.
-        nulled: paths of fields that may be null whatever the schema says, because a mask makes them so.
+        masking: says which masks are put on what comes from the topic, and what may be null because masks make it so.
 
     Attributes:
         schema: the columns of all batches.
@@ -119,63 +64,78 @@ class Pinned:
         product: Product,
         version: RegisteredSchema,
         versions: Versions,
-        masker: Masker,
-        nulled: frozenset[str],
+        masking: Masking,
     ) -> None:
-        ids = count(1)
-        fields = ColumnTypes(lambda: next(ids), nulled).struct(version.schema.record).fields
+        masks = masking.over(versions.all)
+        fields = _columns(version, masks.nulled)
         self._product = product
         self._version = version
         self._versions = versions
-        self._live = Columns(fields, version.schema.record, masker)
+        self._fields = fields
+        self._masking = masking
+        self._masked = masks.put
+        self._followed = len(versions.all)
+        self._live = Columns(fields, version.schema.record, masks.masker)
         self._plain = Columns(fields, version.schema.record, Masker({}, b""))
         self._decoders: dict[int, Decoder] = {}
         self._faults: dict[int, UserError | None] = {}
-        self.schema = pa.schema([*map(event_field, fields), *PLACE_FIELDS])
+        self._strange: dict[int, bool] = {}
+        self._unfit: UserError | None = None
+        self.schema = _schema(fields)
         self.columns = frozenset(field.name for field in fields)
         self.nothing = pa.RecordBatch.from_arrays([pa.nulls(0, each.type) for each in self.schema], schema=self.schema)
 
     def portions(self, frames: Iterable[Frame]) -> Iterator[Portion]:
         """Read frames of one poll, in the order in which they came: one portion a partition.
 
+        A field that any version tags is masked in events of all versions, from the first event of that version on.
+
         Raises:
             Unavailable: if the registry does not answer; the same frames can be read again.
             SchemaError: if a registered version cannot be carried.
+            UserError: if a version masks a field as null whose column takes none.
         """
         by_partition: dict[int, list[Frame]] = {}
         for frame in frames:
             by_partition.setdefault(frame.partition, []).append(frame)
+            if frame.schema_id is not None:
+                self._versions.find(frame.schema_id)
+        self._follow()
+        if self._unfit is not None and self._masking.live:
+            raise self._unfit
         for partition, some in by_partition.items():
             parts = [self._frame(frame) for frame in some]
             yield _joined(partition, parts, 1 + max(int(frame.offsets[-1]) for frame in some))
 
-    def rows(self, rows: pa.RecordBatch) -> tuple[pa.RecordBatch, Stop | None]:
+    def rows(self, partition: int, rows: pa.RecordBatch) -> Portion:
         """Read rows of the table, all of one partition and in order; what comes at or behind a stop is left out.
 
         A row shows only what its event's version has, so that defaults fill the rest as they do in the topic's events.
 
         Raises:
-            Unavailable, SchemaError: as `portions`.
+            Unavailable, SchemaError, UserError: as `portions`.
         """
-        ids = rows.column(SCHEMA_ID).to_numpy()
+        ids, end = rows.column(SCHEMA_ID).to_numpy(), int(rows.column(OFFSET)[-1].as_py()) + 1
         stops = [
             Stop(int(rows.column(OFFSET)[int(np.flatnonzero(ids == each)[0])].as_py()), fault)
             for each in np.unique(ids).tolist()
             if (fault := self._fault(each)) is not None
         ]
+        self._follow()
+        if self._unfit is not None:
+            raise self._unfit
         stop = min(stops, key=lambda each: each.offset, default=None)
         if stop is not None:
             kept = int(rows.column(OFFSET).to_numpy().searchsorted(stop.offset))
             rows, ids = rows.slice(0, kept), ids[:kept]
-        parts, order = [], []
+        parts = []
         for schema_id in np.unique(ids).tolist():
             places = np.flatnonzero(ids == schema_id)
             some = rows if len(places) == len(ids) else rows.take(pa.array(places))
-            parts.append(self._shaped_rows(some, schema_id))
-            order.append(places)
-        if len(parts) <= 1:
-            return (parts[0] if parts else self.nothing), stop
-        return pa.concat_batches(parts).take(pa.array(np.argsort(np.concatenate(order), kind="stable"))), stop
+            parts.append(self._rows_of_version(partition, some, schema_id))
+        return replace(
+            _joined(partition, parts or [Portion(partition, self.nothing)], end), stop=stop, from_history=True
+        )
 
     def _frame(self, frame: Frame) -> Portion:
         poisons: list[Poison] = []
@@ -194,6 +154,11 @@ class Pinned:
         poisons += _poisons(frame, decoded.refused, Refusal(UNDECODABLE, _WHAT[UNDECODABLE]))
         kept = np.ones(len(frame), bool)
         kept[list(decoded.refused)] = False
+        events, strange = self._with_symbols(decoded.events, version)
+        if strange.any():
+            poisons += _poisons(frame, np.flatnonzero(kept)[strange].tolist(), _strange_symbol())
+            kept[kept] = ~strange
+            events = events.filter(pa.array(~strange))
         stamps = frame.timestamps_ms[kept]
         stamped = holdable(stamps)
         places = [
@@ -202,14 +167,50 @@ class Pinned:
             pa.array(np.where(stamped, stamps, 0) * 1_000, mask=~stamped).cast(pa.timestamp("us", tz="UTC")),
             pa.repeat(pa.scalar(version.id, pa.int32()), len(stamps)),
         ]
-        return Portion(frame.partition, self._batch(self._live.of(decoded.events), places), tuple(poisons))
+        return Portion(frame.partition, self._batch(self._live.of(events), places), tuple(poisons))
 
-    def _shaped_rows(self, rows: pa.RecordBatch, schema_id: int) -> pa.RecordBatch:
+    def _rows_of_version(self, partition: int, rows: pa.RecordBatch, schema_id: int) -> Portion:
         version = self._versions.known(schema_id)
         events = rows.drop_columns([PARTITION, OFFSET, TIMESTAMP, SCHEMA_ID]).to_struct_array()
         if version is not None:
             events = as_written(events, version.schema.record)
-        return self._batch(self._plain.of(events), [rows.column(field.name) for field in PLACE_FIELDS])
+        events, strange = self._with_symbols(events, version, self._masked)
+        poisons: tuple[Poison, ...] = ()
+        if strange.any():
+            why = _strange_symbol()
+            offsets = rows.column(OFFSET).to_numpy()[strange].tolist()
+            poisons = tuple(Poison(partition, offset, why.reason, why.what, schema_id) for offset in offsets)
+            events, rows = events.filter(pa.array(~strange)), rows.filter(pa.array(~strange))
+        places = [rows.column(field.name) for field in PLACE_FIELDS]
+        return Portion(partition, self._batch(self._plain.of(events), places), poisons)
+
+    def _with_symbols(
+        self, events: pa.StructArray, version: RegisteredSchema | None, masked: Container[str] = ()
+    ) -> tuple[pa.StructArray, NDArray[np.bool_]]:
+        """Return events with only such symbols as the pinned version has, and which of them have another one."""
+        pinned = self._version.schema.record
+        if version is not None:
+            if version.id not in self._strange:
+                self._strange[version.id] = has_strange_symbols(version.schema.record, pinned)
+            if not self._strange[version.id]:
+                return events, np.zeros(len(events), bool)
+        return with_symbols(events, pinned, masked)
+
+    def _follow(self) -> None:
+        """Take notice of what versions that have become known since mask."""
+        versions = self._versions.all
+        if self._masking.past is None or len(versions) == self._followed:
+            return
+        masks = self._masking.over(versions)
+        self._live = Columns(self._fields, self._version.schema.record, masks.masker)
+        self._masked, self._followed = masks.put, len(versions)
+        if _schema(_columns(self._version, masks.nulled)) != self.schema:
+            self._unfit = UserError(
+                f"version {versions[-1].version} masks a field as null that events of version {self._version.version} "
+                "must have",
+                where=f"subject {self._product.subject}",
+                hint="subscribe anew: what was not handled comes again, with null in this field",
+            )
 
     def _batch(self, events: list[pa.Array], places: list[pa.Array]) -> pa.RecordBatch:
         columns = [
@@ -243,6 +244,19 @@ def unreadable_version(product: Product, written: RegisteredSchema, pinned: Regi
     )
 
 
+def _columns(version: RegisteredSchema, nulled: frozenset[str]) -> Sequence[ice.NestedField]:
+    ids = count(1)
+    return ColumnTypes(lambda: next(ids), nulled).struct(version.schema.record).fields
+
+
+def _schema(fields: Sequence[ice.NestedField]) -> pa.Schema:
+    return pa.schema([*map(event_field, fields), *PLACE_FIELDS])
+
+
+def _strange_symbol() -> Refusal:
+    return Refusal(UNKNOWN_SYMBOL, _WHAT[UNKNOWN_SYMBOL])
+
+
 def event_field(field: ice.NestedField) -> pa.Field:
     """Return the Arrow field that a subscriber sees: as a table's, with UUIDs as such."""
     return pa.field(field.name, event_type(field.field_type), nullable=not field.required)
@@ -262,27 +276,6 @@ def event_type(kind: ice.IcebergType) -> pa.DataType:
             return pa.uuid()
         case _:
             return arrow_type(kind)
-
-
-def as_written(array: pa.Array, avro_type: AvroType) -> pa.Array:
-    """Return a table's values with only those fields that the writer's schema has, at any depth."""
-    inner, _ = optional_of(avro_type)
-    match inner:
-        case Record() if pa.types.is_struct(array.type):
-            known = [(place, field) for place, each in enumerate(array.type) if (field := inner.field(each.name))]
-            children = [as_written(array.field(place), field.type) for place, field in known]
-            names = [pa.field(field.name, child.type) for (_, field), child in zip(known, children, strict=True)]
-            if not known:
-                return array
-            return pa.StructArray.from_arrays(
-                children, fields=names, mask=array.is_null() if array.null_count else None
-            )
-        case Array(items=items) if pa.types.is_list(array.type):
-            return map_items(array, lambda values: as_written(values, items))
-        case Map(values=values) if pa.types.is_map(array.type):
-            return map_values(array, lambda inside: as_written(inside, values))
-        case _:
-            return array
 
 
 def _poisons(frame: Frame, rows: Iterable[int], refusal: Refusal | None = None) -> Iterator[Poison]:

@@ -53,7 +53,7 @@ class Poison:
         partition: the topic's partition.
         offset: the offset in it.
         reason: a stable code: ``null-value``, ``no-schema-id``, ``unknown-schema``, ``foreign-schema``,
-            ``undecodable``, ``model``.
+            ``undecodable``, ``unknown-symbol``, ``model``.
         what: the reason for people, without any value.
         schema_id: the schema id in its header; None: it has none.
         key: the message's key as it is; may hold PII. None too where it comes from the table.
@@ -90,11 +90,11 @@ class Portion:
     """A run of one partition.
 
     Attributes:
-        partition: the partition; of rows of an earlier generation, the one whose owner hands them out.
+        partition: the partition.
         events: events in the order of their offsets, as columns: the event's, then where it stands.
         poisons: what is no event, in the order of offsets.
         stop: what ends the run, if anything: nothing at or behind its offset is in here.
-        end: the position behind all of it; None: rows of an earlier generation, whose offsets are no positions now.
+        end: the position behind all of it.
         from_history: whether it comes from the table.
     """
 
@@ -102,12 +102,12 @@ class Portion:
     events: pa.RecordBatch
     poisons: tuple[Poison, ...] = ()
     stop: Stop | None = None
-    end: int | None = None
+    end: int = 0
     from_history: bool = False
 
     def before(self, end: int) -> Portion:
         """Return what of it lies before an offset."""
-        if self.end is None or self.end <= end:
+        if self.end <= end:
             return self
         stop = self.stop if self.stop is not None and self.stop.offset < end else None
         return replace(

@@ -63,6 +63,7 @@ class TopicReader:
         self._rebalance = rebalance
         self._problems = Problems()
         self._paused = False
+        self._closed = False
         self._given_up: set[int] = set()
         self._failure: Exception | None = None
         self._consumer = open_consumer(
@@ -129,6 +130,7 @@ class TopicReader:
 
     def close(self) -> None:
         """See :meth:`Reader.close`."""
+        self._closed = True
         _within(_CLOSE_S, self._consumer.close, f"leave-{self._topic}")
 
     def _consume(self, timeout_s: float) -> list[Message]:
@@ -254,9 +256,10 @@ class KafkaReader(TopicReader):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         places: list[TopicPartition] = []
-        with self._carried():
-            positions = self._rebalance.assigned([place.partition for place in partitions])
-            places = [TopicPartition(self._topic, p, position) for p, position in positions.items()]
+        if not self._closed:
+            with self._carried():
+                positions = self._rebalance.assigned([place.partition for place in partitions])
+                places = [TopicPartition(self._topic, p, position) for p, position in positions.items()]
         with self._carried():
             # Without an answer, even of no partition, the client takes no part in the group any more.
             consumer.incremental_assign(places)
@@ -270,10 +273,12 @@ class KafkaReader(TopicReader):
         self._give_up(consumer, partitions, lost=True)
 
     def _give_up(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
-        with self._carried():
-            self._told = True
-            self._rebalance.revoked([place.partition for place in partitions], lost=lost)
-        self._told = False
+        # A client that takes long to leave calls back in another thread, when the next session is under way already.
+        if not self._closed:
+            with self._carried():
+                self._told = True
+                self._rebalance.revoked([place.partition for place in partitions], lost=lost)
+            self._told = False
         self._given_up |= {place.partition for place in partitions}
         with self._carried():
             consumer.incremental_unassign(partitions)

@@ -33,7 +33,7 @@ class PollMissed(Unavailable):
 
 
 class Rebalance(Protocol):
-    """What a reader tells when its partitions change. Called from within :meth:`Reader.poll` and ``close``."""
+    """What a reader tells when its partitions change. Called from :meth:`Reader.poll`, never once it is closed."""
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """Return the position each new partition starts at. What is raised here leaves ``poll``."""
@@ -70,7 +70,7 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Leave the group. Returns within seconds, whatever the broker does."""
+        """Leave the group. Returns within seconds, whatever the broker does. No `Rebalance` is told of it."""
         ...
 
 

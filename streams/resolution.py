@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Map, Record, optional_of
+from headrace.schemas.avro import Array, AvroType, Enum, Map, Record, optional_of
 from headrace.schemas.types import leaf_type
 
 if TYPE_CHECKING:
@@ -23,6 +23,23 @@ def unreadable(writer: Record, reader: Record) -> list[tuple[str, str]]:
     Both must have passed `headrace.schemas.types.unsupported`.
     """
     return list(_record(writer, reader, ""))
+
+
+def has_strange_symbols(writer: AvroType, reader: AvroType) -> bool:
+    """Tell whether a writer's enums, at any depth, have symbols that the reader's do not have."""
+    match optional_of(writer)[0], optional_of(reader)[0]:
+        case Enum(symbols=written), Enum(symbols=symbols):
+            return not set(written) <= set(symbols)
+        case Record(fields=fields), Record() as known:
+            return any(
+                has_strange_symbols(each.type, field.type) for each in fields if (field := known.field(each.name))
+            )
+        case Array(items=written), Array(items=items):
+            return has_strange_symbols(written, items)
+        case Map(values=written), Map(values=values):
+            return has_strange_symbols(written, values)
+        case _:
+            return False
 
 
 def _record(writer: Record, reader: Record, path: str) -> Iterator[tuple[str, str]]:
@@ -50,7 +67,9 @@ def _type(writer: AvroType, reader: AvroType, path: str) -> Iterator[tuple[str, 
         case (Record() | Array() | Map(), _) | (_, Record() | Array() | Map()):
             yield path, f"it is {_named(inner)} in them, {_named(wanted)} here"
         case _:
-            if not _widens(leaf_type(inner), leaf_type(wanted)):
+            # A table has an enum as texts, so a text reads it; of texts only some are symbols.
+            texts = isinstance(wanted, Enum) and not isinstance(inner, Enum)
+            if texts or not _widens(leaf_type(inner), leaf_type(wanted)):
                 yield path, f"it is {_named(inner)} in them, {_named(wanted)} here"
 
 
@@ -67,7 +86,7 @@ def _widens(narrow: ice.IcebergType, wide: ice.IcebergType) -> bool:
 
 def _named(avro_type: AvroType) -> str:
     match avro_type:
-        case Record() | Array() | Map():
+        case Record() | Array() | Map() | Enum():
             return type(avro_type).__name__.lower()
         case _:
             return str(leaf_type(avro_type))

@@ -117,11 +117,17 @@ class Seeker:
             )
 
     def same_topic(self, ledger: Ledger, topic_id: str) -> None:
-        """Check that the table follows this very topic.
+        """Check that the table follows this very topic, and never followed another.
 
         Raises:
             ProductStopped: if the topic was made anew.
         """
+        if ledger.generation > 1:
+            raise ProductStopped(
+                "the topic was made anew once: the table holds rows of one before it, whose offsets are no positions",
+                where=f"topic {self.product.topic}",
+                hint="start without history, or query the table",
+            )
         if ledger.topic_id != topic_id:
             raise ProductStopped(
                 f"the topic was made anew: the table follows the topic {ledger.topic_id}, Kafka has {topic_id}",

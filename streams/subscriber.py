@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, cast
@@ -16,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Generic, Self, cast
 from typing_extensions import TypeVar
 
 from headrace.schemas.errors import Refusal, UserError
-from headrace.schemas.masking import Masker
-from headrace.schemas.policy import masks_over
 from headrace.schemas.registry import Registry
 from headrace.streams.beginnings import Course
 from headrace.streams.following import Following
+from headrace.streams.masked import Masking
 from headrace.streams.models import Model
-from headrace.streams.opening import check_group, checked_start, masks_in_table, nulled, pinned_version
-from headrace.streams.pinned import Pinned, Versions
+from headrace.streams.opening import check_group, checked_start, masks_in_table, pinned_version
+from headrace.streams.pinned import Pinned
 from headrace.streams.portions import OFFSET, PARTITION, PLACE_NAMES, SCHEMA_ID, TIMESTAMP, Place, Poison
 from headrace.streams.starts import Beginning, Start
+from headrace.streams.versions import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     import pyarrow as pa
@@ -40,6 +41,7 @@ __all__ = ["Place", "Poison", "Reading", "Start", "Subscriber"]
 
 # Without a model, events are dicts.
 Event = TypeVar("Event", default=dict[str, Any])
+Item = TypeVar("Item")
 
 # Events become Python values so many at a time: the first one comes soon, and little is held in memory.
 EVENT_ROWS = 1_000
@@ -53,7 +55,8 @@ class Reading:
 
     Attributes:
         version: the version of the product's subject that events are read as; None: the latest one now.
-        masked: put the product's masks on what comes from the topic too, as history has them.
+        masked: put the product's masks on what comes from the topic too, as history has them; those of a later
+            version from its first event on.
         until_end: end when what was there at the start has been handed out, to this subscriber or to others of its
             group; what came later is left for the next time.
         autocommit: commit positions about once a second, when partitions are given up, and on leaving the block
@@ -123,13 +126,12 @@ class Subscriber(Generic[Event]):
             versions = registry.versions(chosen.subject)
             version = pinned_version(chosen, versions, reading.version)
             masking = reading.masked or course.start is Start.HISTORY
-            # What the table has masked once stays masked, though the registry may have lost the version that said so.
-            past = masks_in_table(mesh, chosen) if masking else {}
-            masks = masks_over({**past, **chosen.masks}, mesh.policy, [each.schema for each in versions])
-            hidden = nulled(past) | nulled(masks) if masking else frozenset()
-            masker = Masker(masks, mesh.environment.hmac_key()) if reading.masked else Masker({}, b"")
+            past = masks_in_table(mesh, chosen) if masking else None
+            hmac_key = mesh.environment.hmac_key() if reading.masked else b""
+            masked = Masking(reading.masked, past, chosen.masks, mesh.policy, hmac_key)
             known = Versions(chosen, versions, lambda: registry.versions(chosen.subject), registry.schema)
-            self._pinned = Pinned(chosen, version, known, masker, hidden)
+            self._pinned = Pinned(chosen, version, known, masked)
+            hidden = masked.over(versions).nulled
             self._model = Model(model, chosen, version, hidden) if model is not None else None
             self._following = Following(course, self._pinned)
             self._opened = opened.pop_all()
@@ -156,16 +158,19 @@ class Subscriber(Generic[Event]):
     def __iter__(self) -> Iterator[Event]:
         """Yield events, for ever or until the end. Iterating again goes on where the last iteration was left.
 
+        What was raised once is raised each time: a subscriber that failed gives nothing more.
+
         Raises:
             Refusal: poison, without ``on_poison``.
-            UserError: events of a version that the pinned one cannot read; a position that Kafka has deleted; a group
-                that is in use in another way; a block that took longer than ``max.poll.interval.ms``.
+            UserError: events of a version that the pinned one cannot read; a version that masks a field as null whose
+                column takes none; a position that Kafka has deleted; a group that is in use in another way; a block
+                that took longer than ``max.poll.interval.ms``.
             ProductStopped: the table follows another topic, or its ledger contradicts it.
         """
         if self._by_batch is not None:
             raise _mixed()
         if self._by_event is None:
-            self._by_event = self._events()
+            self._by_event = _Lasting(self._events())
         return self._by_event
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -181,7 +186,7 @@ class Subscriber(Generic[Event]):
         if self._by_event is not None:
             raise _mixed()
         if self._by_batch is None:
-            self._by_batch = self._batches()
+            self._by_batch = _Lasting(self._batches())
         return self._by_batch
 
     def commit(self) -> None:
@@ -190,7 +195,9 @@ class Subscriber(Generic[Event]):
         Without a group this does nothing.
 
         Raises:
-            Unavailable: if the broker does not answer for 10 s; nothing is lost, events may come again.
+            Unavailable: if the broker does not answer for 10 s, or partitions were given to others meanwhile; nothing
+                is lost, events may come again.
+            UserError: a block took longer than ``max.poll.interval.ms``.
         """
         self._handle()
         self._following.commit()
@@ -238,8 +245,7 @@ class Subscriber(Generic[Event]):
                 continue
             if portion.stop is not None:
                 raise portion.stop.error
-            if portion.end is not None:
-                self._following.handled(portion, portion.end)
+            self._following.handled(portion, portion.end)
 
     def _handle(self) -> None:
         """Note that what was handed out last is handled."""
@@ -258,6 +264,25 @@ class Subscriber(Generic[Event]):
             "pass it with Reading(on_poison=...), which is told of each; the sink has put it into the dead letters"
         )
         raise error
+
+
+class _Lasting(Iterator[Item]):
+    """An iterator that never ends as if nothing were left after an error: it raises the error again."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self._error: BaseException | None = None
+
+    def __next__(self) -> Item:
+        if self._error is not None:
+            raise self._error
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._error = error
+            raise
 
 
 def _mixed() -> UserError:

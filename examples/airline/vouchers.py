@@ -7,15 +7,16 @@ take in flights and bookings, in whatever order they arrive. Run it from the clo
     python examples/airline/vouchers.py --until-caught-up  # ends when all that is there now has its vouchers
 
 What the join knows is in memory alone. It is made anew from the products themselves whenever this worker is given the
-partitions: at its start, and when another worker has died. Then it publishes what is due, and `OncePublisher` leaves
-out every voucher that was published before. So there is no state that could be lost or contradict the products,
-wherever the process is killed.
+partitions: at its start, when the worker that had them has died, and when one that only stands by comes or goes. Then
+it publishes what is due, and `OncePublisher` leaves out every voucher that was published before. So there is no state
+that could be lost or contradict the products, wherever the process is killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 import uuid
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from faust.types import TP, StreamT
 
     from headrace.schemas.mesh import Mesh
+    from headrace.streams.subscriber import Poison
 
 FLIGHTS, BOOKINGS, VOUCHERS = "operations.flights", "loyalty.bookings", "marketing.delay_vouchers"
 LATE_MINUTES = 60
@@ -49,6 +51,8 @@ NAMESPACE = uuid.UUID("7d3f5c1e-9a64-4c52-8f0b-2f6a0d1c9b58")
 # A transaction this large takes a tenth of a second.
 PUBLISH_EVENTS = 10_000
 STOP_S = 10.0
+
+LOGGER = logging.getLogger("vouchers")
 
 Event = dict[str, Any]
 
@@ -148,7 +152,7 @@ class Desk:
             (BOOKINGS, ("flight_id", "booking_id", "tier"), self._join.booking),
         )
         for product, columns, take in sides:
-            reading = Reading(until_end=True)
+            reading = Reading(until_end=True, on_poison=_passing_over(product))
             events: Subscriber[Event] = Subscriber(
                 self._mesh, product, group=None, start=Start.HISTORY, reading=reading
             )
@@ -156,6 +160,22 @@ class Desk:
                 for batch in events.batches():
                     for event in batch.select(list(columns)).to_pylist():
                         yield from take(event)
+
+
+def _passing_over(product: str) -> Callable[[Poison], None]:
+    """Return what logs a message that is no event, as `faust_topic` does for agents: it must not stop the vouchers."""
+
+    def log(poison: Poison) -> None:
+        LOGGER.warning(
+            "%s: passed over a message that is no event: partition %d offset %d: %s (%s)",
+            product,
+            poison.partition,
+            poison.offset,
+            poison.what,
+            poison.reason,
+        )
+
+    return log
 
 
 class Worker:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.selfserve.commands import INTERRUPTED, epilog, session_of
+from headrace.selfserve.commands import epilog, session_of
+from headrace.selfserve.commands.questions import asked
 from headrace.selfserve.output import say
 
 if TYPE_CHECKING:
@@ -99,17 +100,11 @@ def _asked(place: Place, given: Answers) -> Answers:
     """Ask the person at the terminal; Enter takes what stands in brackets."""
     from dataclasses import replace
 
-    def ask(question: str, usual: str = "") -> str:
-        try:
-            return str(typer.prompt(question, default=usual, show_default=bool(usual), prompt_suffix=" ", err=True))
-        except typer.Abort:
-            raise typer.Exit(INTERRUPTED) from None
-
     if place.domain is None:
-        given = replace(given, description=ask(f"What is the new domain {place.name.domain} about?"))
+        given = replace(given, description=asked(f"What is the new domain {place.name.domain} about?"))
     return replace(
         given,
-        owner=ask("Which team answers for the product?", place.usual_owner),
-        purpose=ask(f"What is {place.name} for, in a sentence?"),
-        key=ask("Which field is the key? Events with the same key stay in order.", place.usual_key),
+        owner=asked("Which team answers for the product?", place.usual_owner),
+        purpose=asked(f"What is {place.name} for, in a sentence?"),
+        key=asked("Which field is the key? Events with the same key stay in order.", place.usual_key),
     )

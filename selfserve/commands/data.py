@@ -28,8 +28,11 @@ from headrace.selfserve.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
+
+    from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
 
 app = typer.Typer()
 
@@ -125,15 +128,17 @@ def sink(
     """Keep the tables up to date with the topics, until stopped.
 
     Each event becomes a row exactly once. A fault in one product stops no other. Several processes may run at once and
-    share the partitions. Ctrl-C and SIGTERM commit what is open (at most 10 s); a second one ends at once, and nothing
-    is lost by it.
+    share the partitions. A product that is held is waited for, with --until-caught-up too. Ctrl-C and SIGTERM commit
+    what is open (at most 10 s); a second one ends at once, and nothing is lost by it.
     """
     from headrace.selfserve.sink_metrics import serve_sink_metrics
     from headrace.sinks.serve import serve
 
+    check_metrics(metrics_port, metrics_host)
     log_to_stderr(log_format)
     mesh = session_of(context).mesh()
-    names = [str(mesh.product(name).name) for name in products or ()] or [str(item.name) for item in mesh.all_products]
+    chosen = chosen_products(mesh, products)
+    names = [str(product.name) for product in chosen]
     watching = nullcontext() if metrics_port is None else serve_sink_metrics(mesh, names, metrics_host, metrics_port)
     with watching as watched, stopped_by_signals() as stopped:
         if watched is not None:
@@ -203,7 +208,7 @@ def verify(
     from headrace.selfserve.report import show_audit, write_audit
 
     mesh = session_of(context).mesh()
-    chosen = [mesh.product(name) for name in products or ()] or list(mesh.all_products)
+    chosen = chosen_products(mesh, products)
     with progress("reading") as tell:
         audit = verify_products(mesh, chosen, tell)
     if report is ReportFormat.JSON:
@@ -212,6 +217,20 @@ def verify(
         show_audit(audit, sys.stdout)
     if not audit.holds:
         raise typer.Exit(FAILED)
+
+
+def chosen_products(mesh: Mesh, names: Sequence[str] | None) -> list[Product]:
+    """Return the products of these names, each once; without names all of the mesh."""
+    return [mesh.product(name) for name in dict.fromkeys(names or ())] or list(mesh.all_products)
+
+
+def check_metrics(port: int | None, host: str | None) -> None:
+    """Refuse an address to serve metrics at without a port, which would serve nothing."""
+    if host is not None and port is None:
+        raise UserError(
+            "--metrics-host says where to serve metrics, and nothing says that they are served",
+            hint="add --metrics-port PORT (0: a free port)",
+        )
 
 
 def _bad_lines(count: int, file: Path, *, skipped: bool) -> UserError:

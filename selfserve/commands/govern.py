@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headrace.selfserve.commands import FAILED, INTERRUPTED, epilog, session_of
+from headrace.selfserve.commands.data import Logs, MetricsHost, MetricsPort, check_metrics, stopped_by_signals
 from headrace.selfserve.output import LogFormat, ReportFormat, log_to_stderr, say
 
 app = typer.Typer()
@@ -30,13 +31,9 @@ def audit(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all there is now has been looked at and judged.")
     ] = False,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            "--metrics-port", metavar="PORT", help="Serve /metrics, /healthz and /readyz on 127.0.0.1; 0: a free port."
-        ),
-    ] = None,
-    log_format: Annotated[LogFormat, typer.Option("--log-format", help="How to write log lines.")] = LogFormat.TEXT,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = None,
+    log_format: Logs = LogFormat.TEXT,
 ) -> None:
     """Find what is against the mesh's rules, as a service.
 
@@ -48,15 +45,15 @@ def audit(
     """
     from headrace.governance.auditor import audit as run_audit
     from headrace.selfserve.audit_metrics import PARTS, AuditReport
-    from headrace.selfserve.commands.data import stopped_by_signals
-    from headrace.selfserve.metrics import Endpoint, Health, new_registry
+    from headrace.selfserve.metrics import LOCAL, Endpoint, Health, new_registry
 
+    check_metrics(metrics_port, metrics_host)
     mesh = session_of(context).mesh()
     log_to_stderr(log_format)
     registry, health = new_registry(), Health(PARTS)
     with ExitStack() as stack:
         if metrics_port is not None:
-            endpoint = stack.enter_context(Endpoint(registry, health, port=metrics_port))
+            endpoint = stack.enter_context(Endpoint(registry, health, host=metrics_host or LOCAL, port=metrics_port))
             say(f"metrics are at {endpoint.url}/metrics")
         stopped = stack.enter_context(stopped_by_signals())
         say("auditing; Ctrl-C stops")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.schemas.errors import UserError
 from headrace.selfserve.commands import FAILED, epilog, session_of
+from headrace.selfserve.commands.questions import confirm
 from headrace.selfserve.output import ReportFormat, say, show_error, visible
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def accept_gap(context: typer.Context, product: Name, *, yes: Yes = False) -> No
         say(_lost(gap))
     lost = sum(gap.end - gap.first for gap in found.gaps)
     say(f"up to {lost:,} events of {chosen.name} are lost: Kafka has deleted them, and they will never be in the table")
-    _confirm("go on without them?", yes=yes)
+    confirm("go on without them?", yes=yes)
     snapshot_id = accept(catalog, chosen, found, admin, datetime.now(UTC))
     say(f"accepted in snapshot {snapshot_id}")
     if find_gaps(catalog, chosen, admin, config).gaps:
@@ -187,19 +187,9 @@ def ledger_repair(context: typer.Context, product: Name, *, yes: Yes = False) ->
         return
     say(visible(plan.fault.what))
     show_repair(plan, sys.stderr)
-    _confirm("go on from these positions?", yes=yes)
+    confirm("go on from these positions?", yes=yes)
     say(f"repaired in snapshot {land_repair(catalog, chosen, plan, admin)}")
     say(f"next: headrace sink {chosen.name}")
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UserError("this wants an answer, and nobody is at a terminal", hint="say --yes if it is what you want")
-    if not typer.confirm(question, err=True):
-        say("nothing was changed")
-        raise typer.Exit(FAILED)
 
 
 def _lost(gap: Gap) -> str:

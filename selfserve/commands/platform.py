@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from headrace.selfserve.commands import epilog, session_of
-from headrace.selfserve.output import progress, say
+from headrace.selfserve.commands import FAILED, epilog, session_of
+from headrace.selfserve.output import progress, say, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sized
@@ -53,11 +53,16 @@ def down(context: typer.Context) -> None:
     say("stopped")
 
 
-@app.command(epilog=epilog("headrace apply", ok="everything that the files promise is there"))
+@app.command(
+    epilog=epilog(
+        "headrace apply", ok="everything that the files promise is there", failed="a product is held, or it failed"
+    )
+)
 def apply(context: typer.Context) -> None:
     """Make what the files promise: topics, schemas, tables.
 
-    A second run changes nothing. Nothing is ever deleted. Schemas are registered here alone, never by a producer.
+    A second run changes nothing. Nothing is ever deleted. Schemas are registered here alone, never by a producer. What
+    is held stays as it is until it is released.
     """
     from headrace.selfserve.apply import apply as apply_mesh
 
@@ -65,8 +70,10 @@ def apply(context: typer.Context) -> None:
     with progress("applying") as tell:
         applied = apply_mesh(mesh, tell)
     for warning in applied.warnings:
-        say(f"warning: {warning}")
+        say(f"warning: {visible(warning)}")
     say(f"{len(applied.made)} made or changed, {applied.found} there already")
+    if applied.held:
+        raise typer.Exit(FAILED)
 
 
 def _count(things: Sized, noun: str) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.selfserve.stack.embedded import EmbeddedStack, embedded_stack
 from headrace.sinks.session import STOP_S
 from tests.support.meshes import ORDER, ORDERS, Cluster, encoded, ids, order, query, send
+from tests.support.servers import kill
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, registered_id, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from headrace.selfserve.stack.embedded import EmbeddedStack
     from headrace.sinks.landing import Step
 
 
@@ -25,27 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("own-stack")
 
 BURST = 500
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker and a registry that these tests may kill."""
-    stack = embedded_stack(tmp_path_factory.mktemp("own"))
-    yield stack
-    stack.down(lambda _: None)
-
-
-@pytest.fixture
-def own(stack: EmbeddedStack) -> Cluster:
-    """The stack, running."""
-    return Cluster(stack.up(die_with_parent=True, progress=lambda _: None))
-
-
-def kill(stack: EmbeddedStack, server: str) -> None:
-    (status,) = [status for status in stack.status() if status.name == server]
-    assert status.pid is not None
-    os.kill(status.pid, signal.SIGKILL)
-    assert eventually(lambda: status.name in {s.name for s in stack.status() if s.state == "crashed"})
 
 
 def up_again(stack: EmbeddedStack, own: Cluster) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import Producer
 
 from headrace.governance.verify import verify
 from headrace.schemas.catalog import open_catalog
@@ -15,8 +16,8 @@ from headrace.sinks.acceptance import Gap, Gaps, accept, find_gaps
 from headrace.streams.admin import Admin
 from headrace.streams.ledger import Accepted, Position
 from tests.support.faulty import CommitFault, Crash
-from tests.support.meshes import ORDERS, ids
-from tests.support.sinks import assert_exactly_once, caught_up, eventually, running
+from tests.support.meshes import ORDERS, ids, order
+from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
 from tests.support.topics import delete_records, faulty_catalog, ledger_of, make_anew, publish, table_of
 
 if TYPE_CHECKING:
@@ -205,3 +206,31 @@ def test_verify_counts_nothing_of_an_accepted_gap(gapped: Mesh) -> None:
     (verdict,) = [verdict for verdict in audit.verdicts if verdict.partition == 1]
     assert audit.holds
     assert (verdict.events, verdict.rows, verdict.beyond_retention) == (15, 35, 20)
+
+
+def test_a_gap_before_an_event_of_no_year_that_can_be_shown_is_found_all_the_same(gapped: Mesh) -> None:
+    """A producer may take microseconds for milliseconds: the sink lands such an event, so the gap before it can go."""
+    product = gapped.product(ORDERS)
+    producer = Producer({"bootstrap.servers": gapped.environment.kafka_config()["bootstrap.servers"]})
+    ((key, value),) = events(gapped, product, [order(60)])
+    # A broker may be set to refuse what lies far ahead; older ones take any number.
+    admin_of(gapped).set_config(product.topic, {"message.timestamp.after.max.ms": str(2**63 - 1)})
+    refused = []
+    producer.produce(
+        product.topic,
+        value,
+        key,
+        partition=1,
+        timestamp=1_700_000_000_000_000,
+        on_delivery=lambda error, _: refused.append(error),
+    )
+    assert producer.flush(30) == 0
+    assert refused == [None]
+    delete_records(gapped, product, {1: 40})
+    (gap,) = found_in(gapped).gaps
+    assert (gap.first, gap.end, gap.before_ms) == (20, 40, None)
+    assert gap.after_ms is not None
+    accepted(gapped)
+    assert all(caught_up(gapped).outcomes.values())
+    assert ids(gapped) == sorted(f"o{number}" for number in (*range(40), 60))
+    assert_exactly_once(gapped)

@@ -16,9 +16,12 @@ from confluent_kafka import Producer
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.catalog import open_catalog
+from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.sinks.hold import hold, release
-from headrace.sinks.session import STOP_S
+from headrace.sinks.serve import serve
+from headrace.sinks.session import REVOKE_S, STOP_S
+from headrace.sinks.watch import Unwatched
 from tests.support.meshes import ORDER, ORDERS, encoded, ids, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, eventually, process, registered_id, running
 from tests.support.topics import client, publish, table_of
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from headrace.schemas.errors import HeadraceError
     from headrace.schemas.mesh import Mesh
+    from headrace.schemas.product import Product
     from headrace.sinks.hold import Hold
     from headrace.sinks.landing import Step
     from tests.support.meshes import Cluster
@@ -215,6 +220,31 @@ def test_a_table_rolled_back_under_a_hold_gets_again_what_it_lost(mesh: Mesh) ->
     assert_exactly_once(mesh)
 
 
+def test_a_session_that_begins_under_a_hold_is_never_said_to_go_on(mesh: Mesh) -> None:
+    told: list[str] = []
+
+    class Diary(Unwatched):
+        def running(self, product: Product) -> None:
+            told.append("running")
+
+        def waiting(self, product: Product, error: HeadraceError) -> None:
+            told.append(error.what)
+
+    held(mesh)
+    stop = threading.Event()
+    sink = threading.Thread(
+        target=lambda: serve(mesh, [ORDERS], until_caught_up=False, stop=stop, watcher=Diary()), daemon=True
+    )
+    sink.start()
+    assert eventually(lambda: bool(told))
+    assert not eventually(lambda: "running" in told, within_s=2)
+    released(mesh)
+    assert eventually(lambda: "running" in told)
+    stop.set()
+    sink.join(30)
+    assert told == ["held since 2026-11-23 12:00:00 UTC: its table is compacted", "running"]
+
+
 def test_a_held_sink_ends_when_it_is_told_to(mesh: Mesh, tmp_path: Path) -> None:
     held(mesh)
     publish(mesh, ORDERS, range(20))
@@ -229,10 +259,8 @@ def test_a_held_sink_ends_when_it_is_told_to(mesh: Mesh, tmp_path: Path) -> None
     assert_exactly_once(mesh)
 
 
-def test_a_held_table_follows_no_version(mesh: Mesh) -> None:
-    publish(mesh, ORDERS, range(10))
-    assert all(caught_up(mesh).outcomes.values())
-    held(mesh, "the columns are looked at")
+def publish_wider(mesh: Mesh, *numbers: int) -> None:
+    """Send orders of a version that the table has no room for yet."""
     product = mesh.product(ORDERS)
     wider: dict[str, Any] = {
         **ORDER,
@@ -241,7 +269,52 @@ def test_a_held_table_follows_no_version(mesh: Mesh) -> None:
     schema = AvroSchema.parse(json.dumps(wider))
     with Registry(mesh.environment.registry_config()) as registry:
         version = registry.register(product.subject, schema)
-    send(mesh, product.topic, [("o10", encoded(schema, version.id, {**order(10), "note": "new"}))])
+    send(mesh, product.topic, [(f"o{n}", encoded(schema, version.id, {**order(n), "note": "new"})) for n in numbers])
+
+
+def test_a_sink_that_cannot_even_decode_ends_when_it_is_told_to(mesh: Mesh, tmp_path: Path) -> None:
+    """The table cannot follow a new version while it is held, so the events wait before they are a batch."""
+    publish(mesh, ORDERS, range(10))
+    with process(mesh, ORDERS, tmp_path / "held.log") as sink:
+        assert sink.lands()
+        held(mesh)
+        publish_wider(mesh, 10)
+        assert eventually(lambda: sink.logged("its table is compacted"), within_s=60)
+        began_s = time.monotonic()
+        sink.signal(signal.SIGTERM)
+        assert sink.wait() == 0
+        assert time.monotonic() - began_s < STOP_S / 2
+    released(mesh)
+    assert all(caught_up(mesh).outcomes.values())
+    assert len(ids(mesh)) == 11
+    assert_exactly_once(mesh)
+
+
+def test_a_worker_joins_at_once_beside_one_that_cannot_even_decode(mesh: Mesh) -> None:
+    # A worker learns with its heartbeat that another one has joined.
+    file = mesh.root / "mesh.yaml"
+    file.write_text(file.read_text().replace("kafka: {", "kafka: {heartbeat.interval.ms: 300, "))
+    mesh = load_mesh(mesh.root, environment="cluster")
+    publish(mesh, ORDERS, range(20))
+    with running(mesh) as first:
+        assert eventually(lambda: first.rows(ORDERS) == 20)
+        held(mesh)
+        publish_wider(mesh, *range(20, 40))
+        assert eventually(lambda: bool(first.logged("waiting")))
+        began_s = time.monotonic()
+        with running(mesh) as both:
+            assert eventually(lambda: any("taken away" in line["what"] for line in both.logged("waiting")))
+            assert time.monotonic() - began_s < REVOKE_S
+            released(mesh)
+            assert eventually(lambda: len(ids(mesh)) == 40)
+    assert_exactly_once(mesh)
+
+
+def test_a_held_table_follows_no_version(mesh: Mesh) -> None:
+    publish(mesh, ORDERS, range(10))
+    assert all(caught_up(mesh).outcomes.values())
+    held(mesh, "the columns are looked at")
+    publish_wider(mesh, 10)
     with running(mesh) as sink:
         assert eventually(lambda: bool(sink.logged("waiting")))
         assert "the columns are looked at" in sink.logged("waiting")[-1]["what"]

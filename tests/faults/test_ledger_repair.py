@@ -286,3 +286,20 @@ def test_a_repair_lands_once_whatever_happens_to_its_request(full: Mesh, fault: 
             land_repair(catalog, full.product(ORDERS), again, admin)
     assert len(table_of(full).snapshots()) == before + 1
     assert ledger_of(full) == plan.new
+
+
+def test_a_table_without_rows_and_without_any_ledger_begins_where_the_log_does(mesh: Mesh) -> None:
+    publish(mesh, ORDERS, range(20), partition=0)
+    publish(mesh, ORDERS, range(20, 40), partition=1)
+    delete_records(mesh, mesh.product(ORDERS), {1: 5})
+    for _ in range(2):
+        table = table_of(mesh)
+        table.append(table.schema().as_arrow().empty_table())
+    expire(mesh)
+    assert not caught_up(mesh).outcomes[ORDERS]
+    plan = repaired(mesh)
+    assert plan.new.positions == {0: Position(0), 1: Position(5)}
+    assert plan.new.origin == {1: 5}
+    assert all(caught_up(mesh).outcomes.values())
+    assert ids(mesh) == sorted(f"o{number}" for number in (*range(20), *range(25, 40)))
+    assert_exactly_once(mesh)

@@ -10,27 +10,18 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from headrace.selfserve.stack.embedded import EmbeddedStack, embedded_stack
 from headrace.streams.subscriber import Reading, Start, Subscriber
 from tests.support.meshes import ORDERS, Cluster, order, send
 from tests.support.sinks import caught_up, events, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
+    from headrace.selfserve.stack.embedded import EmbeddedStack
 
 # One stack for all of them, in one process of the test run.
 pytestmark = pytest.mark.xdist_group("own-stack")
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker and a registry that this test may kill."""
-    stack = embedded_stack(tmp_path_factory.mktemp("own"))
-    yield stack
-    stack.down(lambda _: None)
 
 
 def publish(mesh: Mesh, numbers: range) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
+# One worker runs them all: each would stream everything once more.
+pytestmark = pytest.mark.xdist_group("demo")
 AIRLINE = Path(__file__).parents[2] / "examples" / "airline"
 COUNTS = {
     "fleet.aircraft": 3_322,

@@ -6,19 +6,24 @@ import asyncio
 import datetime as dt
 import json
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.errors import NotApplied
+from headrace.schemas.errors import NotApplied, UserError
 from headrace.schemas.registry import Registry
+from headrace.streams.admin import Admin
 from headrace.streams.faust_codec import ProductSchema, faust_app, faust_topic
-from tests.support.meshes import ORDERS, encoded, order, send
-from tests.support.sinks import events, registered_id
+from headrace.streams.subscriber import Reading, Subscriber
+from tests.integration.test_subscriber_values import EVERYTHING, UID, thing
+from tests.support.meshes import ORDER, ORDERS, encoded, order, send
+from tests.support.sinks import events, eventually, registered_id
+from tests.support.subscribing import publish, register, send_as
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -141,6 +146,134 @@ def test_values_are_python_s_and_versions_are_read_as_the_contract_s(
     send(mesh, product.topic, events(mesh, product, [{**event, "tip": 2**40}]))
     found = given(mesh, 2)
     assert sorted(found, key=lambda each: int(each["tip"])) == [{**event, "tip": 5}, {**event, "tip": 2**40}]
+
+
+def test_values_of_all_types_and_versions_are_those_that_a_subscriber_gives(
+    cluster: Cluster, tmp_path: Path, prefix: str
+) -> None:
+    fixed_uid = {"type": "fixed", "name": "Ref", "size": 16, "logicalType": "uuid"}
+    everything: dict[str, Any] = dict(EVERYTHING)
+    line = everything["fields"][11]["type"]["items"]
+    deep = {**line, "fields": [*line["fields"], {"name": "by", "type": ["null", fixed_uid], "default": None}]}
+    fields = [
+        {**each, "type": {"type": "array", "items": deep}} if each["name"] == "lines" else each
+        for each in everything["fields"]
+    ]
+    old = {**everything, "fields": fields}
+    tip = {
+        "name": "tip",
+        "type": {"type": "map", "values": {"type": "array", "items": "float"}},
+        "default": {"a": [0.1]},
+    }
+    before = cluster.applied(tmp_path / "old", prefix=prefix, schemas={"shop.things": old})
+    product = before.product("shop.things")
+    things = [thing(number) for number in range(4)]
+    for each in things:
+        each["lines"] = [
+            {**inner, "by": uid and uid.bytes} for inner, uid in zip(each["lines"], (UID, None), strict=True)
+        ]
+    sent = events(before, product, things[:2])
+    broken = [("k", sent[0][1] + b"\0" if sent[0][1] else None)]
+    send(before, product.topic, [*sent, *broken], partition=0)
+    mesh = cluster.applied(tmp_path / "new", prefix=prefix, schemas={"shop.things": {**old, "fields": [*fields, tip]}})
+    product = mesh.product("shop.things")
+    newer = [{**each, "tip": {}} for each in things[2:]]
+    send(mesh, product.topic, events(mesh, product, newer), partition=0)
+    told: list[Poison] = []
+    refused: list[Poison] = []
+    found = given(mesh, 4, product="shop.things", on_poison=told.append)
+    with Subscriber(
+        mesh, "shop.things", group=None, reading=Reading(until_end=True, on_poison=refused.append)
+    ) as subscriber:
+        assert found == list(subscriber)
+    assert found[0]["lines"][0]["by"] == UID
+    assert found[0]["tip"] != found[3]["tip"] == {}
+    assert (
+        [(each.offset, each.reason) for each in told]
+        == [(each.offset, each.reason) for each in refused]
+        == [(2, "undecodable")]
+    )
+
+
+def test_a_version_that_the_contract_cannot_read_ends_the_worker_and_is_not_passed_over(mesh: Mesh) -> None:
+    publish(mesh, [0], partition=0)
+    other = {**ORDER, "fields": [ORDER["fields"][0], {"name": "amount", "type": ["null", "long"], "default": None}]}
+    send_as(mesh, other, register(mesh, other), [{"id": "x", "amount": None}])
+    told: list[Poison] = []
+
+    async def ignore(event: Any) -> None:
+        del event
+
+    async def run() -> None:
+        for _ in range(2):
+            async with running(mesh, ignore, on_poison=told.append) as (app, _topic):
+                async with asyncio.timeout(60):
+                    await app.wait()
+                assert isinstance(app.crash_reason, UserError)
+                assert "amount: it may be null" in app.crash_reason.what
+
+    asyncio.run(run())
+    assert not told
+
+
+def test_a_topic_that_the_broker_does_not_know_yet_is_read_soon_after_it_does(mesh: Mesh) -> None:
+    topic = mesh.product(ORDERS).topic
+    admin = Admin(mesh.environment.kafka_config())
+    got: list[Any] = []
+
+    async def keep(event: Any) -> None:
+        got.append(event["id"])
+
+    def begin_anew() -> None:
+        admin.create(topic, partitions=2, config={})
+        publish(mesh, [0])
+
+    async def run() -> None:
+        app = faust_app(mesh, "test", broker_commit_interval=0.1, standby=True)
+        found = faust_topic(app, mesh, ORDERS)
+        deleting = AdminClient(dict(mesh.environment.kafka_config()))
+        deleting.delete_topics([topic])[topic].result(30)
+        assert await asyncio.to_thread(eventually, lambda: not admin.find(topic))
+
+        async def agent(stream: Any) -> None:
+            async for event in stream:
+                await keep(event)
+
+        app.agent(found)(agent)
+        try:
+            await app.start()
+            await until(lambda: app.rebalancing_count > 0 and not app.rebalancing)
+            await asyncio.to_thread(begin_anew)
+            await until(lambda: bool(got), within_s=30)
+        finally:
+            await asyncio.wait([asyncio.ensure_future(app.stop())], timeout=30)
+
+    asyncio.run(run())
+
+
+def test_a_standby_worker_that_comes_leaves_the_work_where_it_is(mesh: Mesh) -> None:
+    got: dict[int, list[str]] = {}
+
+    def keeping(worker: int) -> Callable[[Any], Awaitable[None]]:
+        async def keep(event: Any) -> None:
+            got.setdefault(worker, []).append(event["id"])
+
+        return keep
+
+    def handled(number: int) -> bool:
+        return any(f"o{number}" in ids for ids in got.values())
+
+    async def run() -> None:
+        async with AsyncExitStack() as workers:
+            for worker in range(4):
+                app, _ = await workers.enter_async_context(running(mesh, keeping(worker), standby=True))
+                await until(lambda app=app: app.rebalancing_count > 0 and not app.rebalancing)  # type: ignore[misc]
+                await asyncio.to_thread(publish, mesh, [worker])
+                await until(lambda number=worker: handled(number))  # type: ignore[misc]
+
+    asyncio.run(run())
+    assert got.keys() == {0}
+    assert set(got[0]) == {"o0", "o1", "o2", "o3"}
 
 
 def poisoned(mesh: Mesh) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import re
 import signal
 import socket
@@ -29,10 +28,10 @@ from headrace.schemas.registry import Registry
 from headrace.selfserve.main import main
 from headrace.selfserve.metrics import Endpoint, Health, new_registry
 from headrace.selfserve.sink_metrics import SinkMetrics
-from headrace.selfserve.stack.embedded import EmbeddedStack, embedded_stack
 from headrace.sinks.hold import hold, release
 from headrace.sinks.serve import ProductSink, Setting, serve
 from tests.support.meshes import ORDER, ORDERS, Cluster, encoded, order, send
+from tests.support.servers import kill
 from tests.support.sinks import events, eventually, registered_id
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
+    from headrace.selfserve.stack.embedded import EmbeddedStack
     from headrace.sinks.landing import Step
 
 FLIGHTS = "air.flights"
@@ -236,6 +236,7 @@ def test_a_held_product_is_waited_for_until_it_is_released(mesh: Mesh, waiting: 
         assert eventually(lambda: waits_for(running, "held since"))
         assert eventually(lambda: running.metric("held") == 1 and running.metric("lag_rows") == waiting)
         assert running.health("/healthz") == (200, [])
+        assert running.health("/readyz")[0] == 503
         release(catalog, product)
         assert eventually(lambda: running.health("/readyz") == (200, [])), running.health("/readyz")
         assert eventually(lambda: running.metric("sink_rows_total") == waiting)
@@ -304,27 +305,6 @@ def test_a_sink_that_is_left_without_a_partition_is_ready_too(mesh: Mesh) -> Non
         finally:
             stop.set()
         assert all(sink.result(WAIT_S) for sink in ended)
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker and a registry that these tests may kill."""
-    stack = embedded_stack(tmp_path_factory.mktemp("own"))
-    yield stack
-    stack.down(lambda _: None)
-
-
-@pytest.fixture
-def own(stack: EmbeddedStack) -> Cluster:
-    """The stack, running."""
-    return Cluster(stack.up(die_with_parent=True, progress=lambda _: None))
-
-
-def kill(stack: EmbeddedStack, server: str) -> None:
-    (status,) = [status for status in stack.status() if status.name == server]
-    assert status.pid is not None
-    os.kill(status.pid, signal.SIGKILL)
-    assert eventually(lambda: server in {each.name for each in stack.status() if each.state == "crashed"})
 
 
 def waits_for(running: Running, text: str) -> bool:

@@ -295,10 +295,9 @@ def test_a_broker_that_stands_still_leaves_nothing_lost_or_doubled(
         for call in ("begin_transaction", "commit_transaction"):
             new = [len(sent), len(sent) + 1]
             sent += new
-            with once(mesh) as publisher:
+            with once(mesh, patience_s=2.0) as publisher:
                 hook(publisher, call, before=lambda: os.kill(broker, signal.SIGSTOP))
                 with monkeypatch.context() as impatient:
-                    impatient.setattr(transactions, "COMMIT_TIMEOUT_S", 2.0)
                     impatient.setattr(transactions, "_ATTEMPT_S", 0.5)
                     for _ in range(2):
                         with pytest.raises(Unavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,16 @@ import pytest
 import structlog
 from pyiceberg.table.update import SetPropertiesUpdate
 
+from headrace.governance.applied import applied_ids
+from headrace.schemas.avro import AvroSchema
 from headrace.schemas.catalog import open_catalog
 from headrace.schemas.mesh import load_mesh
+from headrace.schemas.registry import Registry
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.tables import ensure_table
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY
-from tests.support.meshes import ORDER, ORDERS, ids, write_mesh
+from tests.support.meshes import ORDER, ORDERS, ids, write_mesh, write_product
 from tests.support.sinks import assert_exactly_once, caught_up
 from tests.support.topics import delete_records, ledger_of, make_anew, publish, table_of
 
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
+    from headrace.schemas.registry import RegisteredSchema
+    from tests.support.meshes import Cluster
+
+RETURNS = "shop.returns"
 
 
 class Typed:
@@ -123,6 +131,78 @@ def test_a_reason_drives_no_terminal(alone: Typed) -> None:
     assert "red \\x1b[31m" in alone.err
     alone("ledger", "show", ORDERS)
     assert "\x1b" not in alone.out + alone.err
+
+
+def test_a_reason_may_hold_bytes_that_are_no_text(alone: Typed) -> None:
+    assert alone("hold", ORDERS, "--reason", "disk \udcff full") == 0
+    assert alone("ledger", "show", ORDERS) == 0
+    assert "disk ? full" in alone.out
+
+
+def test_a_product_that_is_named_twice_is_served_once(headrace: Typed) -> None:
+    publish(headrace.mesh, ORDERS, range(10))
+    assert headrace("sink", "--until-caught-up", ORDERS, ORDERS) == 0
+    assert "keeping 1 table up to date" in headrace.err
+    assert headrace("verify", ORDERS, ORDERS, "--format", "json") == 0
+    assert [each["product"] for each in headrace.json()["products"]] == [ORDERS]
+
+
+def test_ledger_and_status_tell_of_a_hold_alike(headrace: Typed) -> None:
+    headrace("hold", ORDERS, "--reason", "the lake moves")
+    assert headrace("ledger", "show", ORDERS, "--format", "json") == 0
+    held = headrace.json()["held"]
+    assert held["reason"] == "the lake moves"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", held["since"])
+    headrace("status", "--format", "json")
+    assert {each["product"]: each["held"] for each in headrace.json()["products"]}[ORDERS] == held
+
+
+# --- apply under a hold ---
+
+NOTE = {"name": "note", "type": ["null", "string"], "default": None}
+WIDER = {**ORDER, "fields": [*ORDER["fields"], NOTE]}
+
+
+@pytest.fixture
+def two(cluster: Cluster, tmp_path: Path, prefix: str, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """A mesh of two applied products, of which the first one is held and both have a new version in their files."""
+    mesh = cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: ORDER, RETURNS: ORDER})
+    typed = Typed(capsys, mesh)
+    assert typed("hold", ORDERS, "--reason", "the lake moves") == 0
+    for name in (ORDERS, RETURNS):
+        write_product(mesh.root / "domains" / "shop" / name.partition(".")[2], name, WIDER)
+    return typed
+
+
+def registered(mesh: Mesh, name: str) -> RegisteredSchema | None:
+    with Registry(mesh.environment.registry_config()) as registry:
+        return registry.lookup(mesh.product(name).subject, AvroSchema.parse(json.dumps(WIDER)))
+
+
+def test_a_held_product_is_not_applied_and_the_others_are(two: Typed) -> None:
+    assert two("apply") == 1
+    warned = " ".join(two.err.split())
+    assert f"warning: {ORDERS} was not changed because it is held since 20" in warned
+    assert f"the lake moves; headrace release {ORDERS}, then headrace apply" in warned
+    assert "note" in table_of(two.mesh, RETURNS).schema().column_names
+    assert "note" not in table_of(two.mesh, ORDERS).schema().column_names
+    assert registered(two.mesh, ORDERS) is None, "who publishes in it would wait for the release"
+    two("release", ORDERS)
+    assert two("apply") == 0
+    assert "note" in table_of(two.mesh, ORDERS).schema().column_names
+    two("hold", ORDERS)
+    assert two("apply") == 0, "there is nothing to change"
+
+
+def test_a_version_that_was_registered_before_the_hold_is_marked_after_the_release(two: Typed) -> None:
+    product = two.mesh.product(ORDERS)
+    with Registry(two.mesh.environment.registry_config()) as registry:
+        version = registry.register(product.subject, AvroSchema.parse(json.dumps(WIDER)))
+    assert two("apply") == 1
+    assert version.id not in applied_ids(table_of(two.mesh))
+    two("release", ORDERS)
+    assert two("apply") == 0
+    assert version.id in applied_ids(table_of(two.mesh))
 
 
 @pytest.mark.parametrize("words", [["hold"], ["release"], ["accept-gap"], ["ledger", "show"], ["ledger", "repair"]])
@@ -251,6 +331,10 @@ def test_a_gap_is_shown_and_accepted_for_a_script(headrace: Typed, gapped: Mesh)
 def test_a_person_is_asked_before_a_gap_is_accepted(gapped: Mesh) -> None:
     status, shown = answered(gapped, "n", "accept-gap", ORDERS)
     assert (status, "nothing was changed" in shown) == (1, True)
+    assert ledger_of(gapped).accepted == {}
+    # The end of what is typed, which typer takes for Ctrl-C.
+    status, shown = answered(gapped, "\x04", "accept-gap", ORDERS)
+    assert (status, "interrupted" in shown, "Aborted" in shown) == (130, True, False)
     assert ledger_of(gapped).accepted == {}
     status, shown = answered(gapped, "y", "accept-gap", ORDERS)
     assert (status, "accepted in snapshot" in shown) == (0, True)

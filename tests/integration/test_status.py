@@ -7,30 +7,35 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
+import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace.governance.judge import FINDINGS
 from headrace.producers import Publisher
 from headrace.schemas.catalog import load_table, open_catalog
+from headrace.schemas.errors import HeadraceError
+from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.apply import apply
-from headrace.selfserve.backlog import COUNTED_OFFSETS
+from headrace.selfserve.backlog import COUNTED_OFFSETS, DeadLetterBox
 from headrace.selfserve.main import main
 from headrace.selfserve.overview import Overview
 from headrace.selfserve.stack import Endpoints
 from headrace.selfserve.survey import Survey
 from headrace.sinks.hold import hold
+from headrace.streams.admin import Admin
 from tests.support.meshes import ORDER, ORDERS, order, send, write_mesh
 from tests.support.sinks import caught_up, events, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    import pytest
 
     from headrace.schemas.mesh import Mesh
     from tests.support.meshes import Cluster
@@ -108,9 +113,9 @@ def test_a_table_that_holds_everything_has_no_lag(mesh: Mesh, capsys: pytest.Cap
     found = assert_agreed(mesh, capsys, lag_rows=0, rows=100, dead_letters=0)
     assert found["lag_seconds"] == 0
     assert found["snapshot_id"] == sink.landed[-1][1].snapshot_id
-    assert found["last_commit"].endswith("+00:00")
+    assert found["last_commit"].endswith("Z")
     assert found["partitions"] == 2
-    assert found["held"] is False
+    assert found["held"] is None
     assert found["faults"] == []
 
 
@@ -341,6 +346,70 @@ def test_open_findings_are_counted_where_they_belong(mesh: Mesh, capsys: pytest.
     caught_up(mesh, FINDINGS)
     assert counted() == (1, 1)
     assert shown(mesh, capsys)["open_findings"] == 1
+
+
+def test_without_the_registry_open_findings_are_not_known(
+    cluster: Cluster, mesh: Mesh, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may be in the topic alone, which cannot be read then: none would be untrue."""
+    with Publisher(mesh, FINDINGS) as findings:
+        findings.publish(finding(1, "OPEN", ORDERS))
+    away = Endpoints(cluster.endpoints.bootstrap_servers, "http://127.0.0.1:9/apis")
+    write_mesh(mesh.root, away, prefix, {ORDERS: ORDER})
+    overview = Overview(load_mesh(mesh.root, environment="cluster"))
+    status = overview.look(())
+    assert {each.open_findings for each in status.products} == {None}
+    assert status.stray_findings is None
+    assert any("schema registry does not answer" in error.what for error in status.unasked)
+    write_mesh(mesh.root, cluster.endpoints, prefix, {ORDERS: ORDER})
+    assert shown(mesh, capsys)["open_findings"] == 1
+
+
+def test_findings_that_cannot_be_read_take_nothing_else_away(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
+    """Governance's own subject is gone: nobody can read its topic, and the mesh is shown all the same."""
+    with Publisher(mesh, FINDINGS) as findings:
+        findings.publish(finding(1, "OPEN", ORDERS))
+    subject = mesh.product(FINDINGS).subject
+    url = mesh.environment.registry_config()["url"]
+    with urlopen(Request(f"{url}/subjects/{subject}", method="DELETE"), timeout=WAIT_S) as answer:
+        assert answer.status == 200
+    ended, document = asked(mesh, capsys, "status")
+    (found,) = [each for each in document["products"] if each["product"] == ORDERS]
+    assert (found["lag_rows"], found["open_findings"]) == (0, None)
+    assert (ended, bool(document["unasked"])) == (1, True)
+
+
+def test_the_last_commit_is_not_moved_by_a_hold(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
+    publish(mesh, range(5))
+    caught_up(mesh)
+    before = shown(mesh, capsys)
+    product = mesh.product(ORDERS)
+    hold(open_catalog(mesh.environment, mesh.domain_of(product)), product, "", dt.datetime.now(dt.UTC))
+    after = shown(mesh, capsys)
+    assert after["held"]["reason"] == "no reason given"
+    assert [after[name] for name in ("snapshot_id", "last_commit")] == [
+        before[name] for name in ("snapshot_id", "last_commit")
+    ]
+
+
+def test_letters_that_could_not_be_read_once_are_not_forgotten(mesh: Mesh) -> None:
+    box, admin = DeadLetterBox(), Admin(mesh.environment.kafka_config())
+    topic = admin.topic(mesh.product(ORDERS).topic)
+    letters = admin.topic(mesh.product(ORDERS).dead_letter_topic)
+    for offset in range(3):
+        letter(mesh, 0, offset, topic.id)
+    known = partial(box.offsets, mesh.environment.kafka_config(), letters=letters, bounds=admin.watermarks(letters))
+    assert len(known(topic)[0]) == 3
+    # Of a topic that was made anew meanwhile, nothing can be read just now.
+    anew = replace(topic, id="another-topic")
+    with pytest.raises(HeadraceError):
+        box.offsets({"no.such.setting": "1"}, anew, letters, admin.watermarks(letters))
+    letter(mesh, 0, 7, anew.id)
+    bounds = admin.watermarks(letters)
+    assert box.offsets(mesh.environment.kafka_config(), anew, letters, bounds)[0].tolist() == [7]
+    with pytest.raises(HeadraceError):
+        box.offsets({"no.such.setting": "1"}, topic, letters, bounds)
+    assert box.offsets(mesh.environment.kafka_config(), topic, letters, bounds)[0].tolist() == [0, 1, 2]
 
 
 def watching(mesh: Mesh, *words: str) -> subprocess.Popen[str]:

@@ -58,6 +58,15 @@ def test_poison_stops_and_says_where_and_why(poisoned: Mesh, group: str) -> None
     assert committed(poisoned, group) == {0: 1}
 
 
+def test_what_stopped_a_subscriber_stops_it_each_time(poisoned: Mesh) -> None:
+    with Subscriber(poisoned, ORDERS, group=None, reading=ALL) as subscriber:
+        coming = iter(subscriber)
+        next(coming)
+        for again in (coming, iter(subscriber), coming):
+            with pytest.raises(Refusal, match="the message has no value"):
+                next(again)
+
+
 def test_poison_goes_to_who_asks_for_it_in_its_place(poisoned: Mesh, group: str) -> None:
     told: list[Poison | Mapping[str, Any]] = []
     with Subscriber(
@@ -114,6 +123,18 @@ def test_a_version_that_the_pinned_one_cannot_read_is_named(mesh: Mesh) -> None:
     assert "pin" in str(told.value.hint)
 
 
+def test_a_version_that_tags_a_field_later_masks_it_in_a_subscriber_that_is_open(mesh: Mesh) -> None:
+    publish(mesh, [1])
+    with Subscriber(mesh, ORDERS, group=None, reading=Reading(until_end=True, masked=True)) as subscriber:
+        tagged = {
+            **ORDER,
+            "fields": [{**ORDER["fields"][0], "confluent:tags": ["PII", "user.contact.email"]}, *ORDER["fields"][1:]],
+        }
+        send_as(mesh, tagged, register(mesh, tagged), [order(2)])
+        found = {event["amount"]: event["id"] for event in subscriber}
+    assert len(found[2]) == 64
+
+
 class Order(BaseModel):
     id: str
     amount: int
@@ -150,6 +171,9 @@ class Strange(BaseModel):
         ({"reading": Reading(version=7)}, "the subject has no version 7"),
         ({"model": Strange}, "id: the schema has string, the model int; colour: the model requires it"),
         ({"model": dict}, "this is no pydantic model and no dataclass"),
+        ({"model": str | int}, r"str \| int for shop.orders \(version 1\): this is no pydantic model"),
+        ({"model": "Order"}, "this is no pydantic model and no dataclass"),
+        ({"start": {0: -1}}, "cannot start at offset -1 of partition 0"),
     ],
 )
 def test_bad_input_is_told_before_the_first_event(mesh: Mesh, given: dict[str, Any], told: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.producers.once import OncePublisher
 from headrace.streams.subscriber import Reading, Start, Subscriber
+from tests.support.meshes import send
 from tests.support.sinks import caught_up, eventually
 from tests.support.vouchers import BOOKINGS, FLIGHTS, VOUCHERS, Event, Inputs, airline, in_table, in_topic, worker
 
@@ -63,6 +64,21 @@ def test_a_second_worker_takes_over_and_the_vouchers_are_the_same(example: Mesh)
         inputs.part(1, 2).publish(example, "after")
         assert eventually(lambda: in_topic(example) >= len(due), within_s=90), second.text()
     assert in_table(example) == due
+
+
+def test_what_is_no_event_is_passed_over_with_a_line_and_stops_nothing(example: Mesh) -> None:
+    inputs = Inputs.of(500)
+    inputs.publish(example, "all")
+    topics = [example.product(name).topic for name in (FLIGHTS, BOOKINGS)]
+    for topic in topics:
+        send(example, topic, [("k", b"junk: ann@example.org")])
+    for _ in range(2):
+        with worker(example, "--until-caught-up") as running:
+            assert running.ends() == 0, running.text()
+        for name in (FLIGHTS, BOOKINGS):
+            assert f"{name}: passed over a message that is no event: partition " in running.text()
+        assert "ann@example.org" not in running.text()
+    assert in_topic(example) == len(inputs.vouchers()) > 0
 
 
 def test_whoever_publishes_in_its_place_ends_it_with_an_error(example: Mesh) -> None:

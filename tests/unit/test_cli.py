@@ -201,7 +201,7 @@ def test_ctrl_c_stops_a_query_at_once(folder: Path) -> None:
         assert ran.stdout.readline() == "querying\n"
         ran.send_signal(signal.SIGINT)
         assert ran.wait(ENDS_WITH) == 130
-        assert ran.stderr.read() == "interrupted: the same command takes up where it ended\n"
+        assert ran.stderr.read() == "interrupted\n"
 
 
 # Runs the command line, and says when the query is about to begin.
@@ -342,3 +342,17 @@ def test_the_mesh_error_of_a_library_call_is_the_same(folder: Path) -> None:
         load_mesh(folder)
     assert all(isinstance(fault, Fault) for fault in error.value.faults)
     assert isinstance(error.value, UserError)
+
+
+@pytest.mark.parametrize("command", ["sink", "audit"])
+def test_an_address_for_metrics_without_a_port_is_refused(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--mesh", str(folder), command, "--metrics-host", "0.0.0.0"]) == 1
+    assert "add --metrics-port PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["sink", "audit"])
+def test_a_port_for_metrics_is_a_port(folder: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--mesh", str(folder), command, "--metrics-port", "65536"]) == 2
+    assert "'--metrics-port'" in capsys.readouterr().err

@@ -270,3 +270,22 @@ def test_the_report_for_programs() -> None:
         "foreign": 0, "dead_lettered": 0, "beyond_retention": 0, "newer": 0, "offsets": {},
     }  # fmt: skip
     assert (second["foreign"], second["offsets"]) == (3, {"foreign": [[3, 4], [8, 8]]})
+
+
+def test_a_library_s_message_that_cannot_be_written_ends_nothing() -> None:
+    lines = said_by(
+        """
+        import logging
+        class Odd:
+            def __str__(self):
+                raise RuntimeError("private")
+        library = logging.getLogger("some.library")
+        library.warning("%(name)s", {"other": 1})
+        library.warning("odd: %s", Odd())
+        library.warning(Odd())
+        library.warning("and so on")
+        """
+    )
+    assert [line["event"] for line in lines] == [
+        "%(name)s", "odd: %s", "a message that cannot be written", "and so on",
+    ]  # fmt: skip

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import faust
 import pytest
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.protocol.metadata import MetadataResponse_v0
 
 from headrace.schemas.errors import SettingsError, UserError
 from headrace.schemas.mesh import load_mesh
 from headrace.streams.faust_broker import broker_settings
 from headrace.streams.faust_codec import faust_app
+from headrace.streams.faust_worker import OneWorker
 from tests.support.meshes import ORDER, ORDERS, write_mesh
 
 if TYPE_CHECKING:
@@ -117,6 +120,8 @@ def test_an_application_is_known_as_the_mesh_s_own_and_keeps_to_itself(mesh: Mes
     assert app.conf.topic_disable_leader
     assert app.conf.datadir.is_relative_to(mesh.root / ".headrace")
     assert app.conf.consumer_auto_offset_reset == "earliest"
+    # A topic that a broker does not know when it comes up would have no worker for five minutes.
+    assert app.conf.consumer_metadata_max_age_ms == 5_000
     # The environment says 6 s, and a worker must be missed soon.
     assert app.conf.broker_session_timeout == 6
     assert faust_app(mesh, "vouchers", broker_session_timeout=30.0).conf.broker_session_timeout == 30
@@ -126,3 +131,47 @@ def test_an_application_is_known_as_the_mesh_s_own_and_keeps_to_itself(mesh: Mes
 def test_a_name_that_no_topic_may_bear_is_refused(mesh: Mesh, name: str) -> None:
     with pytest.raises(UserError, match="is no name of an application"):
         faust_app(mesh, name)
+
+
+class Group:
+    """A group of standby workers, each with an assignor of its own, as the client asks them."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, type[OneWorker]] = {}
+        self.cluster = ClusterMetadata()
+        partitions = [(0, number, 0, [0], [0]) for number in range(3)]
+        self.cluster.update_metadata(MetadataResponse_v0([(0, "a.example", 9092)], [(0, "orders", partitions)]))
+
+    def join(self, member: str, assignor: type[OneWorker] | None = None) -> None:
+        self.members[member] = assignor or OneWorker.for_one_consumer()
+
+    def working(self) -> dict[str, int]:
+        """Assign anew, and return how many partitions each has that has any."""
+        told = {member: assignor.metadata(["orders"]) for member, assignor in self.members.items()}
+        given = OneWorker.assign(self.cluster, told)
+        for member, assignor in self.members.items():
+            assignor.on_assignment(given[member])
+        return {member: len(found.partitions()) for member, found in given.items() if found.partitions()}
+
+
+def test_the_worker_that_works_keeps_the_work_whoever_comes() -> None:
+    group = Group()
+    group.join("m")
+    assert group.working() == {"m": 3}
+    for newcomer in ("a", "z", "b"):
+        group.join(newcomer)
+        assert group.working() == {"m": 3}
+    del group.members["m"]
+    assert group.working() == {"a": 3}
+    assert group.working() == {"a": 3}
+
+
+def test_a_worker_that_was_thrown_out_comes_back_without_a_claim() -> None:
+    group = Group()
+    group.join("m")
+    group.join("x")
+    assert group.working() == {"m": 3}
+    thrown_out = group.members.pop("m")
+    assert group.working() == {"x": 3}
+    group.join("a", thrown_out)
+    assert group.working() == {"x": 3}

@@ -10,8 +10,9 @@ from pyiceberg.table.update import RemovePropertiesUpdate, RemoveSnapshotRefUpda
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import DamagedLedger, ProductStopped
-from headrace.streams.history import Found, LastRows, find_ledger, last_rows, read_ledger, stamps_of
-from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position
+from headrace.sinks.commit import stage
+from headrace.streams.history import Found, LastRows, find_ledger, last_commit, last_rows, read_ledger, stamps_of
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Accepted, Ledger, Position
 from tests.support.lake import Lake
 
 if TYPE_CHECKING:
@@ -182,3 +183,29 @@ def test_a_table_whose_branch_was_removed_is_not_taken_for_a_new_one(lake: Lake)
     lake.catalog.commit_table(lake.reload(), (), (RemoveSnapshotRefUpdate.model_validate({"ref-name": "main"}),))
     with pytest.raises(ProductStopped):
         read(lake)
+
+
+# --- the last commit ---
+
+
+def test_the_last_commit_is_a_batch_s_whatever_came_on_top_of_it(lake: Lake) -> None:
+    assert last_commit(lake.reload()) is None
+    landed = lake.add(events(1, 2))
+    # An accepted gap, a hold, another engine's compaction.
+    for ledger in (lake.ledger.accepting({0: Accepted(2, 5, 1)}), lake.ledger.adding_nothing()):
+        lake.reload()
+        lake.send(stage(lake.table, (), ledger))
+    foreign_append(lake, 0, 50)
+    commit = last_commit(lake.reload())
+    assert commit is not None
+    assert commit.snapshot_id == landed
+    found = find_ledger(lake.table, lake.product)
+    assert found is not None
+    assert found.snapshot_id != landed
+
+
+def test_where_the_last_commit_was_expired_there_is_none(lake: Lake) -> None:
+    lake.add(events(1))
+    lake.send(stage(lake.table, (), lake.ledger.adding_nothing()))
+    expire_all_but_the_head(lake)
+    assert last_commit(lake.reload()) is None

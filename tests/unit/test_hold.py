@@ -89,8 +89,25 @@ def test_a_reason_may_be_missing_and_is_bounded(lake: Lake) -> None:
     assert len(found.reason) == MAX_REASON_CHARACTERS
 
 
+def test_a_reason_may_hold_bytes_that_are_no_text(lake: Lake) -> None:
+    assert hold(lake.catalog, lake.product, "disk \udcff full", NOON) is None
+    assert hold_of(lake.reload()) == Hold("disk ? full", NOON)
+    release(lake.catalog, lake.product)
+    set_by_hand(lake, '{"reason": "\\ud800", "since": null}')
+    assert hold_of(lake.reload()) == Hold("?", None)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "yes", "{", "{}", "[]", "null", '{"reason": "r", "since": 5}', '{"reason": "r", "since": "soon"}']
+    "text",
+    [
+        *("", "yes", "{", "{}", "[]", "null", '{"reason": "r", "since": 5}', '{"reason": "r", "since": "soon"}'),
+        # Times that no year of Python's holds once they are in UTC, and a document that no parser follows to its end.
+        *(
+            '{"reason": "r", "since": "0001-01-01T00:00:00+14:00"}',
+            '{"reason": "r", "since": "9999-12-31T23:59:59-14:00"}',
+        ),
+        "[" * 100_000,
+    ],
 )
 def test_a_property_that_makes_no_sense_is_a_hold_all_the_same(lake: Lake, text: str) -> None:
     set_by_hand(lake, text)
@@ -125,6 +142,18 @@ def test_a_table_to_which_nothing_was_committed_stays_one(lake: Lake) -> None:
     assert read_ledger(lake.reload(), lake.product) is None
     release(lake.catalog, lake.product)
     assert read_ledger(lake.reload(), lake.product) is None
+    lake.add(events(1))
+    assert ids(lake) == [1]
+
+
+def test_nothing_was_committed_still_once_others_have_expired_an_earlier_hold(lake: Lake) -> None:
+    for _ in range(2):
+        hold(lake.catalog, lake.product, "", NOON)
+        release(lake.catalog, lake.product)
+    first, second = lake.reload().snapshots()
+    lake.table.maintenance.expire_snapshots().by_id(first.snapshot_id).commit()
+    assert [each.snapshot_id for each in lake.reload().snapshots()] == [second.snapshot_id]
+    assert read_ledger(lake.table, lake.product) is None
     lake.add(events(1))
     assert ids(lake) == [1]
 

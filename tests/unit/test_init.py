@@ -39,7 +39,15 @@ def test_an_empty_folder_that_exists_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("My Mesh!", "my-mesh"), ("2013", "mesh-2013"), ("Größe", "gr-e"), ("___", "mesh"), ("a" * 99, "a" * 63)],
+    [
+        ("My Mesh!", "my-mesh"),
+        ("2013", "mesh-2013"),
+        ("Größe", "gr-e"),
+        ("___", "mesh"),
+        ("a" * 99, "a" * 63),
+        *((word, word) for word in ("true", "null", "off", "yes")),
+        ("1e3", "mesh-1e3"),
+    ],
 )
 def test_any_folder_s_name_gives_a_mesh_s_name(tmp_path: Path, folder: str, name: str) -> None:
     init_mesh(tmp_path / folder)

@@ -14,7 +14,7 @@ from headrace.governance.applied import applied_ids
 from headrace.governance.lake import table_state
 from headrace.governance.mesh_watch import MeshWatch
 from headrace.governance.observing import TableState
-from headrace.governance.scanner import LEAST_REST_S, rest_s
+from headrace.governance.scanner import LEAST_REST_S, Pace, rest_s
 from headrace.governance.sight import foreign_topics
 from headrace.governance.waits import told_if_slow
 from headrace.schemas.avro import AvroSchema
@@ -103,6 +103,16 @@ def test_a_tables_properties_are_read_whoever_wrote_them(tmp_path: Path) -> None
 def test_a_look_that_takes_longer_is_followed_by_a_longer_rest(took_s: float, rest: float) -> None:
     assert rest_s(took_s) == pytest.approx(rest)
     assert rest_s(took_s) >= LEAST_REST_S
+
+
+def test_one_long_look_is_no_large_mesh() -> None:
+    pace = Pace()
+    # The broker was away for 12 s: in the middle of a look, and at the beginning of one that gave up.
+    for took_s, complete in ((0.1, True), (12.0, True), (0.1, True), (5.0, False), (12.0, True), (0.1, True)):
+        assert pace.rest_s(took_s, complete=complete) <= 1.0
+    assert pace.rest_s(4.5, complete=True) <= 1.0
+    assert pace.rest_s(5.0, complete=True) == pytest.approx(rest_s(4.5))
+    assert pace.rest_s(5.0, complete=True) == pytest.approx(rest_s(5.0))
 
 
 def test_a_block_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(served: Served) -> 
     assert "--metrics-port" in (error.value.hint or "")
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "..", "a" * 64])
 def test_an_address_that_is_not_this_machines(host: str) -> None:
     with pytest.raises(UserError, match="metrics cannot be served"):
         Endpoint(new_registry(), Health(), host=host)
@@ -230,6 +230,9 @@ def test_gauges_tell_the_last_look_and_nothing_that_it_could_not_find_out(served
     status.show(Look((ProductStatus(ORDERS, "t", unasked=(GONE,)),), (GONE,)), 1_700_000_005.0)
     page = served.metrics()
     assert not {name for name, product in page if product and name in ("headrace_lag_rows", "headrace_table_rows")}
+    assert page["headrace_looked_timestamp_seconds", ORDERS] == 1_700_000_000, "a look that failed is no news"
+    status.show(Look((known,), ()), 1_700_000_010.0)
+    assert served.metrics()["headrace_looked_timestamp_seconds", ORDERS] == 1_700_000_010
 
 
 class Diary(Unwatched):
@@ -336,3 +339,41 @@ def test_a_reader_in_trouble_asks_until_the_broker_answers(reached: bool) -> Non
     reader.poll(0.0)
     assert diary.told == ["running", "broker", "running"]
     reader.close()
+
+
+def test_a_question_that_new_trouble_has_overtaken_is_not_put() -> None:
+    """While a broker is away one question hangs: those behind it must not be put one after the other afterwards."""
+    standing, told = Standing(PRODUCT, Diary()), Told()
+    asked, answer = threading.Semaphore(0), threading.Event()
+    begun = 0
+
+    def ask() -> None:
+        nonlocal begun
+        begun += 1
+        asked.release()
+        answer.wait(30)
+
+    reader = WatchedReader(told, standing, ask)
+
+    def troubled() -> None:
+        told.next = Polled(trouble=Unavailable("broker"))
+        reader.poll(0.0)
+
+    def waits_for_an_answer() -> bool:
+        reader.poll(0.0)
+        return reader._probe is not None
+
+    try:
+        troubled()
+        assert eventually(waits_for_an_answer, within_s=10 * PROBE_S)
+        assert asked.acquire(timeout=10)
+        for _ in range(2):
+            troubled()
+            assert eventually(waits_for_an_answer, within_s=10 * PROBE_S)
+        answer.set()
+        assert asked.acquire(timeout=10), "the question behind the last trouble"
+        assert not asked.acquire(timeout=0.5)
+        assert begun == 2
+    finally:
+        answer.set()
+        reader.close()

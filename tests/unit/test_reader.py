@@ -193,6 +193,22 @@ def test_a_partition_that_goes_and_comes_within_one_call_is_read_from_its_new_po
     assert [frame.offsets.tolist() for frame in polled.frames] == [[0, 1]]
 
 
+def test_a_closed_reader_tells_nobody_what_its_client_calls_back(
+    opened: Callable[[Client], KafkaReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that takes longer to leave than it may does so in another thread, while a new session is under way."""
+    told: list[object] = []
+    client = Client()
+    polling = opened(client)
+    monkeypatch.setattr(Owner, "assigned", lambda self, partitions: told.append(partitions))
+    monkeypatch.setattr(Owner, "revoked", lambda self, partitions, *, lost: told.append(partitions))
+    polling.close()
+    for event in ("on_revoke", "on_lost", "on_assign"):
+        client.on[event](client, [TopicPartition("t", 0)])
+    assert told == []
+    assert client.calls == ["close", "incremental_unassign", "incremental_unassign", "incremental_assign"]
+
+
 def test_without_a_group_the_first_poll_assigns_and_a_pause_before_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(list, list)
     monkeypatch.setattr(reader, "open_consumer", lambda _: client)

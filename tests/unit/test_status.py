@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from headrace.selfserve.status import MeshStatus, ProductStatus
 from headrace.selfserve.status_view import show_status, watch_status
 from headrace.sinks.hold import Hold
 
+NOON = dt.datetime(2026, 11, 23, 13, 0, 0, 1, tzinfo=dt.timezone(dt.timedelta(hours=1)))
 KAFKA = ServerStatus("kafka", "running", 4711, "127.0.0.1:9092", "kafka.log")
 GONE = Unavailable("the catalog does not answer", where="table shop.orders", hint="it is asked again")
 ORDERS = ProductStatus(
@@ -94,8 +96,8 @@ def test_the_document_for_programs() -> None:
         "products": [
             {
                 "product": "shop.orders", "topic": "prod.shop.orders", "partitions": 4, "lag_rows": 1234,
-                "lag_exact": True, "lag_seconds": 2.25, "last_commit": "2023-11-14T22:13:20.500000+00:00",
-                "snapshot_id": 5566, "rows": 1000000, "dead_letters": 3, "held": False, "hold": None,
+                "lag_exact": True, "lag_seconds": 2.25, "last_commit": "2023-11-14T22:13:20Z",
+                "snapshot_id": 5566, "rows": 1000000, "dead_letters": 3, "held": None,
                 "open_findings": 2, "faults": [],
             }
         ],
@@ -181,3 +183,11 @@ def test_watching_as_json_is_a_line_a_look() -> None:
     with pytest.raises(KeyboardInterrupt):
         watch_status(looks.look, ReportFormat.JSON, out, looks.pause)
     assert [json.loads(line)["products"][0]["lag_rows"] for line in out.getvalue().splitlines()] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("since", "said"), [(NOON, "2026-11-23T12:00:00Z"), (None, None)])
+def test_a_hold_is_told_to_programs_by_reason_and_time(since: dt.datetime | None, said: str | None) -> None:
+    out = io.StringIO()
+    show_status(mesh_of(replace(ORDERS, held=True, hold=Hold("move", since))), ReportFormat.JSON, out)
+    (product,) = json.loads(out.getvalue())["products"]
+    assert product["held"] == {"reason": "move", "since": said}

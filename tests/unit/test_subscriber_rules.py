@@ -14,10 +14,11 @@ from headrace.schemas.errors import ProductStopped, Refusal, UserError
 from headrace.schemas.registry import RegisteredSchema
 from headrace.streams.admin import Watermarks
 from headrace.streams.ledger import Ledger, Position
-from headrace.streams.pinned import REFUSED_S, Versions, as_written
 from headrace.streams.portions import OFFSET, PLACE_FIELDS, Poison, Portion, Span, Stop
 from headrace.streams.resolution import unreadable
 from headrace.streams.starts import Begin, Seeker
+from headrace.streams.versions import REFUSED_S, Versions
+from headrace.streams.written import as_written
 from tests.support.lake import product_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ RESOLUTION: list[tuple[str, Any, Any, list[tuple[str, str]]]] = [
     ("a wider float", of("float"), of("double"), []),
     ("a wider decimal", of(decimal(5)), of(decimal(9)), []),
     ("an enum as a string", of(COLOUR), of("string"), []),
+    ("an enum of other symbols", of({**COLOUR, "symbols": ["blue"]}), of(COLOUR), []),
+    ("texts as an enum", of("string"), of(COLOUR), [("value", "it is string in them, enum here")]),
     ("an optional branch in another order", of(["int", "null"]), of(["null", "long"]), []),
     ("required where null is allowed", of("int"), of(["null", "int"]), []),
     ("a field more", schema(N, M), schema(N), []),
@@ -150,6 +153,11 @@ def test_a_topic_begins_at_the_groups_position_else_where_it_is_told() -> None:
 def test_a_position_behind_the_end_is_told() -> None:
     with pytest.raises(UserError, match="the position 101 of group g in partition 0 lies behind the topic's end 100"):
         SEEKER.topic(0, 101, MARKS, 10)
+
+
+def test_a_table_of_several_topics_is_told() -> None:
+    with pytest.raises(ProductStopped, match="the topic was made anew once"):
+        SEEKER.same_topic(Ledger("topic", 2, {}, {}, {}), "topic")
 
 
 def test_a_table_of_another_topic_is_told() -> None:

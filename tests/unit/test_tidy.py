@@ -34,6 +34,7 @@ PURE = (
     "streams/portions.py",
     "streams/resolution.py",
     "streams/starts.py",
+    "streams/written.py",
     "streams/storable.py",
     "sinks/batch.py",
     "governance/docket.py",

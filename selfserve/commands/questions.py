@@ -1,0 +1,56 @@
+"""Questions to the person at the terminal. Ctrl-C at a question interrupts the command, as it does anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from headrace.schemas.errors import UserError
+from headrace.selfserve.commands import FAILED, INTERRUPTED
+from headrace.selfserve.output import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["asked", "confirm"]
+
+
+def asked(question: str, usual: str = "") -> str:
+    """Return the answer to a question; Enter takes what stands in brackets."""
+    with _interrupted():
+        return str(typer.prompt(question, default=usual, show_default=bool(usual), prompt_suffix=" ", err=True))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if the person says yes, or has said so on the command line.
+
+    Args:
+        question: what is about to be done.
+        yes: whether it was said on the command line.
+
+    Raises:
+        UserError: if nobody is there to be asked.
+        typer.Exit: if the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("this wants an answer, and nobody is at a terminal", hint="say --yes if it is what you want")
+    with _interrupted():
+        agreed = typer.confirm(question, err=True)
+    if not agreed:
+        say("nothing was changed")
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    try:
+        yield
+    except typer.Abort:
+        # The terminal still stands behind the question.
+        say("")
+        raise typer.Exit(INTERRUPTED) from None
