@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from headrace.schemas.masking import Masker
 
 _EPOCH_DATE = dt.date(1970, 1, 1)
+# As many digits as a table's decimal has at most; Python's own default rounds to 28.
+_DIGITS = decimal.Context(prec=38)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +140,4 @@ def _logical_default(default: Any, avro_type: Primitive, logical: str) -> Any:
 
 
 def _decimal(raw: bytes, scale: int) -> decimal.Decimal:
-    return decimal.Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale)
+    return decimal.Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale, _DIGITS)
