@@ -21,8 +21,9 @@ help: ## list the commands
 demo: $(VENV)/.demo ## stream real events through a mesh of four domains and answer one question across them
 	@$(BIN)/python examples/airline/demo.py
 
+# Tests wait for servers more than they compute: three at a time on two cores.
 test: $(VENV)/.test ## run the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations 25
 
 test-fast: $(VENV)/.test ## run the unit tests only
 	@$(BIN)/python -m pytest -n 2 tests/unit
