@@ -120,8 +120,9 @@ rows = []
 class Counter(Unwatched):
     def landed(self, product, landed, seconds):
         rows.append(landed.rows)
+names = [str(product.name) for product in mesh.products]
 began = time.perf_counter()
-assert serve(mesh, [], until_caught_up=True, stop=threading.Event(), watcher=Counter())
+assert serve(mesh, names, until_caught_up=True, stop=threading.Event(), watcher=Counter())
 print(time.perf_counter() - began, sum(rows), len(rows))
 """
 
