@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,40 +9,19 @@ import pytest
 
 from headrace.governance.findings import look
 from headrace.governance.judge import FINDINGS
-from headrace.selfserve.stack.embedded import EmbeddedStack, embedded_stack
 from headrace.streams.admin import Admin
 from tests.support.audits import FoundSoFar, auditing
-from tests.support.meshes import Cluster
+from tests.support.servers import kill
 from tests.support.sinks import caught_up, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from headrace.selfserve.stack.embedded import EmbeddedStack
+    from tests.support.meshes import Cluster
 
 # One stack for all of them, in one process of the test run.
 pytestmark = pytest.mark.xdist_group("own-stack")
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker and a registry that these tests may kill."""
-    stack = embedded_stack(tmp_path_factory.mktemp("own"))
-    yield stack
-    stack.down(lambda _: None)
-
-
-@pytest.fixture
-def own(stack: EmbeddedStack) -> Cluster:
-    """The stack, running."""
-    return Cluster(stack.up(die_with_parent=True, progress=lambda _: None))
-
-
-def kill(stack: EmbeddedStack, server: str) -> None:
-    """Kill a server and wait until it is known to be gone."""
-    (status,) = [status for status in stack.status() if status.name == server]
-    assert status.pid is not None
-    os.kill(status.pid, signal.SIGKILL)
-    assert eventually(lambda: status.name in {each.name for each in stack.status() if each.state == "crashed"})
 
 
 @pytest.mark.parametrize("server", ["kafka", "registry"])
