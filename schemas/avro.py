@@ -1,7 +1,8 @@
 """Avro schemas as values: parsed once, named references resolved, PII tags read.
 
 Paths inside a schema are written ``order.items[].price`` and ``labels{}``: a dot for a record's field, ``[]`` for an
-array's items, ``{}`` for a map's values. Optional unions (``["null", X]`` in either order) add nothing to a path.
+array's items, ``{}`` for a map's values. Optional unions (``["null", X]`` in either order) add nothing to a path; a
+branch of a union of several is written like a field (``payer.Company``), as :func:`branch_record` names it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from headrace.schemas.avro_types import (
     Primitive,
     Record,
     Union,
+    branch_record,
     is_null,
     optional_of,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "Primitive",
     "Record",
     "Union",
+    "branch_record",
     "is_null",
     "optional_of",
 ]
@@ -143,8 +146,12 @@ def _walk(avro_type: AvroType, path: str) -> Iterator[tuple[str, Field]]:
             yield from _walk(items, f"{path}[]")
         case Map(values=values):
             yield from _walk(values, f"{path}{{}}")
-        case Union(branches=branches):
-            for branch in branches:
-                yield from _walk(branch, path)
+        case Union():
+            inner, optional = optional_of(avro_type)
+            if optional:
+                yield from _walk(inner, path)
+            else:
+                for branch in branch_record(avro_type).fields:
+                    yield from _walk(branch.type, f"{path}.{branch.name}")
         case _:
             pass

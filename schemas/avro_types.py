@@ -109,3 +109,39 @@ def optional_of(avro_type: AvroType) -> tuple[AvroType, bool]:
     if isinstance(avro_type, Union) and avro_type.nullable and len(avro_type.others) == 1:
         return avro_type.others[0], True
     return avro_type, False
+
+
+def branch_record(union: Union) -> Record:
+    """Return a union of several branches as its column sees it: a record with an optional field a branch, in order.
+
+    A branch is named by its type: ``long``, ``array``, ``map``, or a named type's last name; two named types of one
+    last name go by their full names with ``_`` for ``.``. Logical types do not count. ``null`` is no branch: it is the
+    column's own null.
+    """
+    names = [_branch_name(branch) for branch in union.others]
+    return Record(
+        "union",
+        tuple(
+            Field(
+                name=_branch_name(branch, full=names.count(name) > 1),
+                type=Union((Primitive("null"), branch)),
+                doc="",
+                aliases=(),
+                tags=(),
+                has_default=False,
+                default=None,
+            )
+            for name, branch in zip(names, union.others, strict=True)
+        ),
+        "",
+    )
+
+
+def _branch_name(branch: AvroType, *, full: bool = False) -> str:
+    match branch:
+        case Record(name=name) | Enum(name=name) | Fixed(name=name):
+            return name.replace(".", "_") if full else name.rpartition(".")[2]
+        case Primitive(name=name):
+            return name
+        case _:
+            return type(branch).__name__.lower()

@@ -28,6 +28,36 @@ class Compatibility(StrEnum):
     FULL_TRANSITIVE = "FULL_TRANSITIVE"
 
 
+class RefusedVersions(StrEnum):
+    """What a sink does with events of a version that the product's table cannot follow."""
+
+    WAIT = "wait"
+    DEAD_LETTER = "dead-letter"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionField:
+    """One field of a table's partition spec, as a contract asks for it.
+
+    Attributes:
+        path: the dotted path of the field, or the name of a metadata column.
+        transform: Iceberg's name of the transform: ``identity``, ``day``, ``hour``, ``month``, ``year``,
+            ``bucket[N]``, ``truncate[W]``.
+    """
+
+    path: str
+    transform: str
+
+
+@dataclass(frozen=True, slots=True)
+class SortField:
+    """One field of a table's sort order: its path, and whether large values, or nulls, come first."""
+
+    path: str
+    descending: bool = False
+    nulls_first: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class InputContract:
     """One product that another is made from: its name, and the version of its contract that was built upon."""
@@ -52,6 +82,12 @@ class Contract:
         retention_ms: how long Kafka keeps events; None: as long as the broker's default.
         masks: masks that the contract chooses, by field path; fields not named get their category's default.
         inputs: the products that this one is made from, as the contract lists them.
+        cleanup_policy: what Kafka does with old events: ``delete``, ``compact`` or ``compact,delete``.
+        min_insync_replicas: how many replicas must have an event before it counts; None: the broker's default.
+        partition_by: the table's partition spec, in order; empty: unpartitioned.
+        sort_by: the table's sort order; empty: unsorted.
+        table_properties: further properties of the table.
+        refused_versions: what the sink does with events of a version that the table cannot follow.
     """
 
     version: str
@@ -65,6 +101,12 @@ class Contract:
     retention_ms: int | None = None
     masks: Mapping[str, Mask] = field(default_factory=lambda: MappingProxyType({}))
     inputs: tuple[InputContract, ...] = ()
+    cleanup_policy: str = "delete"
+    min_insync_replicas: int | None = None
+    partition_by: tuple[PartitionField, ...] = ()
+    sort_by: tuple[SortField, ...] = ()
+    table_properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    refused_versions: RefusedVersions = RefusedVersions.WAIT
 
 
 @dataclass(frozen=True, slots=True)
