@@ -23,7 +23,7 @@ demo: $(VENV)/.demo ## stream real events through a mesh of four domains and ans
 
 # Tests wait for servers more than they compute: three at a time on two cores.
 test: $(VENV)/.test ## run the whole test suite
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup --durations 25
+	@$(BIN)/python -m pytest -n 3 --durations 25
 
 test-fast: $(VENV)/.test ## run the unit tests only
 	@$(BIN)/python -m pytest -n 2 tests/unit

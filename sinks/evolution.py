@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table.update import AssertCurrentSchemaId, AssertTableUUID, SetPropertiesUpdate
 
 from headrace.schemas.catalog import catalog_errors, load_table
+from headrace.schemas.changes import AddColumn, Change, MakeOptional, Rename, Reorder, Widen
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
-from headrace.schemas.evolution import AddColumn, Change, MakeOptional, Widen, changes
+from headrace.schemas.evolution import step
 from headrace.schemas.masks import Mask
 from headrace.schemas.types import unsupported
 from headrace.sinks.hold import check_not_held
@@ -105,10 +107,11 @@ def _wanted(table: Table, product: Product, registered: RegisteredSchema) -> tup
     faults = [SchemaError(what, path=path, hint=hint) for path, what, hint in unsupported(registered.schema)]
     if faults:
         raise _cannot_follow(product, registered, faults[0])
-    try:
-        wanted = changes(table.schema().fields, registered.schema.record, nulled)
-    except SchemaError as error:
-        raise _cannot_follow(product, registered, error) from None
+    made = step(table.schema().fields, registered.schema.record, nulled, wider_has_room=True)
+    if made.refused:
+        refused = made.refused[0]
+        raise _cannot_follow(product, registered, SchemaError(refused.what, path=refused.path, hint=refused.hint))
+    wanted = made.changes
     # A column that an operator has dropped since does not come back.
     followed = followed_version(table) >= registered.version
     return tuple(change for change in wanted if isinstance(change, MakeOptional)) if followed else wanted
@@ -142,9 +145,19 @@ def _commit(
 
 def _stage(update: UpdateSchema, change: Change) -> None:
     match change:
-        case AddColumn(path=path, type=kind, doc=doc):
-            update.add_column(path, kind, doc)
-        case Widen(path=path, type=kind):
-            update.update_column(path, field_type=kind)
-        case MakeOptional(path=path):
-            update.make_column_optional(path)
+        case AddColumn(at=at, type=kind, doc=doc, after=after):
+            update.add_column(at, kind, doc)
+            if after is None:
+                update.move_first(at)
+            else:
+                update.move_after(at, (*at[:-1], after))
+        case Widen(at=at, type=kind):
+            update.update_column(at, field_type=kind)
+        case MakeOptional(at=at):
+            update.make_column_optional(at)
+        case Rename(at=at, name=name):
+            update.rename_column(at, name)
+        case Reorder(at=at, order=order):
+            update.move_first((*at, order[0]))
+            for before, name in pairwise(order):
+                update.move_after((*at, name), (*at, before))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 # One worker runs them all: each would stream everything once more.
-pytestmark = pytest.mark.xdist_group("demo")
 AIRLINE = Path(__file__).parents[2] / "examples" / "airline"
 COUNTS = {
     "fleet.aircraft": 3_322,

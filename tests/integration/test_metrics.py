@@ -30,16 +30,14 @@ from headrace.selfserve.metrics import Endpoint, Health, new_registry
 from headrace.selfserve.sink_metrics import SinkMetrics
 from headrace.sinks.hold import hold, release
 from headrace.sinks.serve import ProductSink, Setting, serve
-from tests.support.meshes import ORDER, ORDERS, Cluster, encoded, order, send
-from tests.support.servers import kill
-from tests.support.sinks import events, eventually, registered_id
+from tests.support.meshes import ORDER, ORDERS, Cluster, order, send
+from tests.support.sinks import events, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
-    from headrace.selfserve.stack.embedded import EmbeddedStack
     from headrace.sinks.landing import Step
 
 FLIGHTS = "air.flights"
@@ -170,6 +168,11 @@ def transaction(mesh: Mesh, name: str, numbers: range, *, commit: bool) -> None:
 def publish(mesh: Mesh, name: str, numbers: range) -> None:
     product = mesh.product(name)
     send(mesh, product.topic, events(mesh, product, map(order, numbers)))
+
+
+def waits_for(running: Running, text: str) -> bool:
+    status, reasons = running.health("/readyz")
+    return status == 503 and any(text in reason["what"] and reason["next"] for reason in reasons)
 
 
 def test_the_pages_of_a_sink_that_keeps_up_and_of_one_that_has_stopped(
@@ -305,56 +308,3 @@ def test_a_sink_that_is_left_without_a_partition_is_ready_too(mesh: Mesh) -> Non
         finally:
             stop.set()
         assert all(sink.result(WAIT_S) for sink in ended)
-
-
-def waits_for(running: Running, text: str) -> bool:
-    status, reasons = running.health("/readyz")
-    return status == 503 and any(text in reason["what"] and reason["next"] for reason in reasons)
-
-
-@pytest.mark.xdist_group("own-stack")
-def test_a_broker_that_is_away_is_waited_for_and_its_return_is_noticed_without_an_event(
-    stack: EmbeddedStack, own: Cluster, tmp_path: Path, prefix: str
-) -> None:
-    mesh = own.applied(tmp_path / "mesh", prefix=prefix)
-    with sinking(mesh, ORDERS) as running:
-        publish(mesh, ORDERS, range(10))
-        assert eventually(lambda: running.metric("table_rows") == 10 and running.metric("lag_rows") == 0)
-        assert running.health("/readyz") == (200, [])
-        kill(stack, "kafka")
-        assert eventually(lambda: waits_for(running, "Kafka does not answer"), within_s=60)
-        assert running.metric("sink_waiting") == 1
-        assert running.health("/healthz") == (200, [])
-        # What cannot be known is left out; what the table says is still there.
-        assert eventually(lambda: running.metric("lag_rows") is None and running.metric("table_rows") == 10)
-        stack.up(die_with_parent=True, progress=lambda _: None)
-        assert eventually(lambda: running.health("/readyz") == (200, []), within_s=90), running.health("/readyz")
-        assert running.metric("sink_waiting") == 0
-        assert eventually(lambda: running.metric("lag_rows") == 0, within_s=60)
-        publish(mesh, ORDERS, range(10))
-        assert eventually(lambda: running.metric("sink_rows_total") == 20, within_s=60)
-        assert running.ends(signal.SIGTERM) == 0
-    said = [line["event"] for line in running.lines()]
-    assert "waiting" in said
-    assert "going on" in said[said.index("waiting") :]
-
-
-@pytest.mark.xdist_group("own-stack")
-def test_a_registry_that_is_away_when_a_schema_must_be_asked_for_is_waited_for(
-    stack: EmbeddedStack, own: Cluster, tmp_path: Path, prefix: str
-) -> None:
-    mesh = own.applied(tmp_path / "mesh", prefix=prefix)
-    product = mesh.product(ORDERS)
-    schema_id = registered_id(mesh, product)
-    with sinking(mesh, ORDERS) as running:
-        assert eventually(lambda: running.health("/readyz") == (200, []))
-        kill(stack, "registry")
-        send(mesh, product.topic, ((f"o{n}", encoded(product.schema, schema_id, order(n))) for n in range(20)))
-        assert eventually(lambda: waits_for(running, "the schema registry does not answer"), within_s=60)
-        # Kafka answers all the while: how much waits is known.
-        assert eventually(lambda: running.metric("lag_rows") == 20)
-        stack.up(die_with_parent=True, progress=lambda _: None)
-        assert eventually(lambda: running.health("/readyz") == (200, []), within_s=60), running.health("/readyz")
-        assert eventually(lambda: running.metric("sink_rows_total") == 20)
-        assert eventually(lambda: running.metric("lag_rows") == 0)
-        assert running.ends(signal.SIGTERM) == 0

@@ -280,7 +280,6 @@ def test_killed_at_any_step_the_next_one_publishes_what_is_left(mesh: Mesh, call
     assert ids(mesh) == ["o1", "o2", "o3"]
 
 
-@pytest.mark.xdist_group("own-stack")
 def test_a_broker_that_stands_still_leaves_nothing_lost_or_doubled(
     tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

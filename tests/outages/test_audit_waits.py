@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.support.meshes import Cluster
 
 # One stack for all of them, in one process of the test run.
-pytestmark = pytest.mark.xdist_group("own-stack")
 
 
 @pytest.mark.parametrize("server", ["kafka", "registry"])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from headrace.selfserve.stack.embedded import EmbeddedStack
 
 # One stack for all of them, in one process of the test run.
-pytestmark = pytest.mark.xdist_group("own-stack")
 
 
 def publish(mesh: Mesh, numbers: range) -> None:

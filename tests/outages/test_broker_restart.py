@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
 from headrace.sinks.session import STOP_S
 from tests.support.meshes import ORDER, ORDERS, Cluster, encoded, ids, order, query, send
 from tests.support.servers import kill
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 
 # One stack for all of them, in one process of the test run.
-pytestmark = pytest.mark.xdist_group("own-stack")
 
 BURST = 500
 
