@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
 
-__all__ = ["Finding", "FindingsRead", "look", "newest", "read_findings"]
+__all__ = ["Finding", "FindingsRead", "look", "newest"]
 
 # Somebody waits for the answer: a broker that is there answers within this.
 ADMIN_TIMEOUT_S = 5.0
@@ -40,23 +40,14 @@ class FindingsRead:
     as_of: datetime | None = None
 
 
-def read_findings(mesh: Mesh) -> Sequence[Finding]:
-    """Return the newest state of every finding, in the order in which they were opened.
+def look(mesh: Mesh) -> FindingsRead:
+    """Read the table and what is behind it in the topic; the table alone if broker or registry do not answer.
 
-    Needs no running sink, and no broker where the table is enough: see `look`.
+    Needs no running sink, and no broker where the table is enough.
 
     Raises:
         NotApplied: if governance's topics, schemas or tables do not exist yet.
         Unavailable: if broker or registry do not answer, and the catalog does not either.
-    """
-    return look(mesh).findings
-
-
-def look(mesh: Mesh) -> FindingsRead:
-    """Read the table and what is behind it in the topic; the table alone if broker or registry do not answer.
-
-    Raises:
-        NotApplied, Unavailable: as `read_findings`.
     """
     try:
         # A subscriber waits for a broker that does not answer, which a person would not.

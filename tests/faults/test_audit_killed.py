@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from headrace.governance.findings import read_findings
+from headrace.governance.findings import look
 from headrace.governance.judge import FINDINGS
 from headrace.governance.scanner import OBSERVATIONS
 from headrace.schemas.registry import Registry
@@ -82,7 +82,7 @@ def test_auditors_that_are_killed_at_any_moment_lose_and_double_nothing(mesh: Me
     assert_nothing_doubled(mesh)
     caught_up(mesh, FINDINGS, OBSERVATIONS)
     assert_exactly_once(mesh, FINDINGS, OBSERVATIONS)
-    assert [finding.topic for finding in read_findings(mesh) if finding.open] == topics[3:]
+    assert [finding.topic for finding in look(mesh).findings if finding.open] == topics[3:]
 
 
 @pytest.mark.parametrize("killed", ["first", "second"])
