@@ -7,7 +7,8 @@ For one partition and the table's current generation, with the log as it was whe
 
 - each event is held by a row, or dead-lettered, or *missing* (at or before the last row that was committed), or
   *pending* (behind it);
-- each row holds an event, or repeats another row (*doubled*), or lies before the log's start (*beyond retention*),
+- each row holds an event, or repeats another row (*doubled*), or lies before the log's start or where a compacted log
+  has no event any more (*beyond retention*),
   or came while the check ran (*newer*), or is of no event at all (*foreign*).
 
 Both sentences are sums; `Verdict` keeps them.
@@ -61,12 +62,14 @@ class PartitionLog:
         end: where the check ends, exclusive; taken before the table was looked at.
         ceiling: the log's end after the table was looked at: no row can honestly lie at or above it.
         events: the committed events below ``end``, by offset; those below ``start`` do not count.
+        compacted: whether Kafka takes events away from among the others.
     """
 
     start: int
     end: int
     ceiling: int
     events: Marks
+    compacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def judge(partition: int, generation: int, log: PartitionLog, rows: Marks, lette
     events = log.events.pick(log.events.offsets >= log.start)
     distinct = rows.distinct()
     beyond = distinct.offsets < log.start
+    if log.compacted:
+        beyond |= (distinct.offsets < log.end) & ~np.isin(distinct.offsets, events.offsets)
     newer = (distinct.offsets >= log.end) & (distinct.offsets < log.ceiling)
     held = _positions(events, distinct)
     found = held >= 0

@@ -128,8 +128,11 @@ class _Auditor:
         lows = self.admin.watermarks(topic)
         if self.admin.topic(topic.name).id != topic.id:
             raise Unavailable("the topic was made anew while it was read", where=topic.name, hint="run it again")
+        compacted = "compact" in product.contract.cleanup_policy
         logs = {
-            partition: PartitionLog(lows[partition].low, bound.end, ceilings[partition].end, events[partition])
+            partition: PartitionLog(
+                lows[partition].low, bound.end, ceilings[partition].end, events[partition], compacted
+            )
             for partition, bound in bounds.items()
         }
         return judge_all(logs, rows, letters)

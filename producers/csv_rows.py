@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.producers.lines import MAX_LINE_BYTES, BadLine, Row, lines
 from headrace.producers.scalars import Mismatch
 from headrace.producers.values import cell_reader
-from headrace.schemas.avro import Record, optional_of
+from headrace.schemas.avro import Record, Union, optional_of
 from headrace.schemas.errors import UserError
+from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,8 @@ def _record(record: Record, prefix: str, places: Mapping[str, int], unused: set[
     for field in record.fields:
         path = f"{prefix}{field.name}"
         inner, optional = optional_of(field.type)
+        if not isinstance(inner, Union):
+            inner, _ = shape(inner)
         within = [index for name, index in places.items() if name.startswith(f"{path}.")]
         if isinstance(inner, Record) and within:
             below = _record(inner, f"{path}.", places, unused, missing)

@@ -13,10 +13,14 @@ uuid                     UUID, or its text of 36 characters
 date                     date, not datetime
 timestamp-*              datetime with a UTC offset, no finer than the type
 local-timestamp-*        datetime without one, no finer than the type
+timestamp-nanos, local…  int of nanoseconds since 1970; datetime as above, within the years 1677 to 2262
+time-*                   time without a UTC offset, no finer than the type, or its text ``HH:MM:SS.ffffff``
+duration                 record of months, days and millis, each from 0 to 4,294,967,295
 enum                     one of the symbols
 array, map               list or tuple; dict with str keys
 record                   dict (or any mapping), dataclass, pydantic model (by alias, where it has aliases)
 optional                 None
+union of several         a value of one branch: `headrace.producers.unions` says of which
 =======================  =======================================================================================
 
 A field may be left out only if the schema gives it a default, which is then written. A field that the schema does not
@@ -33,15 +37,30 @@ from typing import Any
 from pydantic import BaseModel
 
 from headrace.producers.scalars import Convert, Mismatch, scalar, string, wrong
-from headrace.schemas.avro import Array, AvroSchema, AvroType, Enum, Fixed, Map, Primitive, Record, optional_of
+from headrace.producers.unions import union_converter
+from headrace.schemas.avro import (
+    Array,
+    AvroSchema,
+    AvroType,
+    Enum,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Union,
+    branch_record,
+    optional_of,
+)
+from headrace.schemas.defaults import branch_of_default
 from headrace.schemas.errors import EventError, SchemaError
+from headrace.schemas.shapes import DURATION
 
 # Avro specification, "Names"; the limit is that of a table's columns in PostgreSQL.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 def event_converter(schema: AvroSchema, *, where: str) -> Callable[[object], dict[str, Any]]:
-    """Return a function that turns an event into the record that fastavro encodes.
+    """Return a function that turns an event into the record that fastavro encodes by the schema's `plain` spelling.
 
     The function raises `EventError`, which names the first field that the schema refuses.
 
@@ -90,6 +109,10 @@ def _required(avro_type: AvroType, path: str) -> Convert:
             return _array(_convert(items, f"{path}[]"))
         case Map(values=values):
             return _map(_convert(values, f"{path}{{}}"))
+        case Union(others=(_, *_)):
+            return union_converter(avro_type, _required, path)
+        case Fixed(logical="duration"):
+            return _duration()
         case Primitive() | Fixed() | Enum() if (convert := scalar(avro_type)) is not None:
             return convert
         case _:
@@ -121,6 +144,22 @@ def _record(record: Record, path: str) -> Convert:
         if len(given) + left_out != len(result):
             raise _extra(given, result)
         return result
+
+    return convert
+
+
+def _duration() -> Convert:
+    """Durations are written as three unsigned little-endian integers of 32 bits (Avro specification, "Duration")."""
+    members = _record(DURATION, "")
+
+    def convert(value: Any) -> bytes:
+        numbers: dict[str, int] = members(value)
+        for name, number in numbers.items():
+            if not 0 <= number < 1 << 32:
+                mismatch = Mismatch("the number does not fit into 32 bits without a sign")
+                mismatch.steps.append(f".{name}")
+                raise mismatch
+        return b"".join(number.to_bytes(4, "little") for number in numbers.values())
 
     return convert
 
@@ -178,6 +217,9 @@ def default_datum(avro_type: AvroType, default: Any) -> Any:
     """Return the datum of a schema's JSON default (Avro specification, "Record": bytes stand as characters 0-255)."""
     inner, _ = optional_of(avro_type)
     match inner:
+        case Union() if default is not None:
+            place = branch_of_default(default, inner)
+            return {branch_record(inner).fields[place].name: default_datum(inner.others[place], default)}
         case Record(fields=fields) if isinstance(default, dict):
             return {field.name: default_datum(field.type, default.get(field.name, field.default)) for field in fields}
         case Array(items=items) if isinstance(default, list):

@@ -16,6 +16,7 @@ from headrace.producers.wire import Encoder, key_encoder
 from headrace.schemas.avro import Fixed, Primitive
 from headrace.schemas.errors import NotApplied, Unavailable, UserError
 from headrace.schemas.registry import Registry
+from headrace.schemas.verdicts import Verdicts
 from headrace.streams.admin import Admin
 from headrace.streams.kafka import APPLY_HINT
 from headrace.streams.subscriber import Reading, Start, Subscriber
@@ -174,10 +175,11 @@ def _checked(mesh: Mesh, product: Product, id_field: str) -> int:
             )
     with Registry(mesh.environment.registry_config()) as registry:
         registered = registry.lookup(product.subject, product.schema)
-        # A field is masked if any version of its subject tags it.
-        masked = id_field in product.masks or any(
-            id_field in version.schema.pii for version in registry.versions(product.subject)
-        )
+        masked = id_field in product.masks
+        if registered is not None:
+            # A field is masked if any version of its subject tags it, under whatever name.
+            verdicts = Verdicts.of(product, mesh.policy, registry.all_versions(product.subject))
+            masked |= id_field in verdicts.masks.at(verdicts.lineage.steps[registered.version].placed)
     if masked:
         raise UserError(
             f"{id_field} is personal data: masked in the table, where ids are read",

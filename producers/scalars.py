@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -19,6 +19,7 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 # What Python, Arrow and the engines agree on; a UTC offset can lead out of it.
 _FIRST_US = -62_135_596_800_000_000
 _LAST_US = 253_402_300_799_999_999
+_TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d{1,6})?", re.ASCII)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _INTEGERS = {"int": 2**31, "long": 2**63}
 # IEEE 754: a double has a significand of 53 bits, a single of 24; the largest finite single.
@@ -87,6 +88,10 @@ def _logical(avro_type: Primitive | Fixed) -> Convert | None:
             return _date
         case "timestamp-millis" | "timestamp-micros" | "local-timestamp-millis" | "local-timestamp-micros" as logical:
             return _timestamp(1_000 if logical.endswith("millis") else 1, local=logical.startswith("local"))
+        case "time-millis" | "time-micros" as logical:
+            return _time(1_000 if logical == "time-millis" else 1)
+        case "timestamp-nanos" | "local-timestamp-nanos" as logical:
+            return _nanos(local=logical.startswith("local"))
         case _:
             return None
 
@@ -217,6 +222,41 @@ def _timestamp(unit_us: int, *, local: bool) -> Convert:
         return micros // unit_us
 
     return convert
+
+
+def _nanos(*, local: bool) -> Convert:
+    number, micros = _integer("long"), _timestamp(1, local=local)
+
+    def convert(value: Any) -> int:
+        # No datetime holds nanoseconds, but each is a number of them.
+        return int(number(micros(value) * 1_000 if isinstance(value, datetime) else value))
+
+    return convert
+
+
+def _time(unit_us: int) -> Convert:
+    def convert(value: Any) -> int:
+        if isinstance(value, str):
+            value = _time_of_text(value)
+        if not isinstance(value, time):
+            raise wrong(value, "a time of day")
+        if value.tzinfo is not None:
+            raise Mismatch("the time has a UTC offset, and a time of day has none")
+        micros = ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
+        if micros % unit_us:
+            raise Mismatch("the time is finer than milliseconds")
+        return micros // unit_us
+
+    return convert
+
+
+def _time_of_text(text: str) -> time:
+    try:
+        if _TIME.fullmatch(text):
+            return time.fromisoformat(text)
+    except ValueError:
+        pass
+    raise Mismatch("the text is no time of the form HH:MM:SS.ffffff")
 
 
 def wrong(value: Any, expected: str) -> Mismatch:

@@ -15,8 +15,12 @@ uuid                 string                                  string
 date                 "2013-01-31"                            2013-01-31
 timestamp-*          ISO 8601 with offset, or Z              the same
 local-timestamp-*    ISO 8601 without offset                 the same
+timestamp-nanos      integer: nanoseconds since 1970         the same; local-timestamp-nanos too
+time-*               "23:59:59.999999", or fewer digits      the same
+duration             {"months": 1, "days": 0, "millis": 0}   a column for each of the three: ``term.months``
 array, map           array, object                           JSON
 record               object                                  a column for each field: ``contact.email``
+union of several     {"branch": value}, as the table has it  JSON
 ===================  ======================================  ==============================================
 """
 
@@ -32,7 +36,19 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from headrace.producers.scalars import Mismatch
-from headrace.schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.avro import (
+    Array,
+    AvroType,
+    Enum,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Union,
+    branch_record,
+    optional_of,
+)
+from headrace.schemas.shapes import shape
 
 Read: TypeAlias = Callable[[Any], Any]
 
@@ -81,6 +97,8 @@ def _integer(text: str) -> int:
 def json_reader(avro_type: AvroType) -> Read:
     """Return a function from a parsed JSON value to the value that an event holds. It raises `Mismatch`."""
     match optional_of(avro_type)[0]:
+        case Union() as union:
+            return _union_reader({field.name: json_reader(field.type) for field in branch_record(union).fields})
         case Record(fields=fields):
             return _record_reader({field.name: json_reader(field.type) for field in fields})
         case Array(items=items):
@@ -92,13 +110,11 @@ def json_reader(avro_type: AvroType) -> Read:
             if read is _as_is:
                 return _as_is
             return lambda value: None if value is None else read(value)
-        case Union():
-            return _as_is
 
 
 def cell_reader(avro_type: AvroType) -> Read:
     """Return a function from a CSV cell's text to the value that an event holds. It raises `Mismatch`."""
-    inner, optional = optional_of(avro_type)
+    inner, optional = optional_of(avro_type)[0], shape(avro_type)[1]
     read = _cell(inner)
     text = isinstance(inner, Primitive) and inner.name == "string" and not inner.logical
 
@@ -129,6 +145,26 @@ def _record_reader(members: dict[str, Read]) -> Read:
                 mismatch.steps.append(f".{name}")
                 raise
         return result
+
+    return read
+
+
+def _union_reader(members: dict[str, Read]) -> Read:
+    """Return a reader of objects that name a branch: what other JSON would stand for depends on the branch."""
+    names = ", ".join(members)
+
+    def read(value: Any) -> Any:
+        if value is None:
+            return None
+        given = [name for name, each in value.items() if each is not None] if isinstance(value, dict) else []
+        if len(given) != 1 or not all(name in members for name in value):
+            raise Mismatch(f'a value of a union is an object {{"branch": value}} with one branch of {names}')
+        (name,) = given
+        try:
+            return name, members[name](value[name])
+        except Mismatch as mismatch:
+            mismatch.steps.append(f".{name}")
+            raise
 
     return read
 
@@ -169,7 +205,7 @@ def _leaf_reader(leaf: Primitive | Fixed | Enum) -> Read:
             return _date
         case "timestamp-millis" | "timestamp-micros" | "local-timestamp-millis" | "local-timestamp-micros":
             return _time
-        case "uuid":
+        case "uuid" | "time-millis" | "time-micros" | "timestamp-nanos" | "local-timestamp-nanos" | "duration":
             return _as_is
         case _:
             pass
@@ -179,10 +215,10 @@ def _leaf_reader(leaf: Primitive | Fixed | Enum) -> Read:
 
 
 def _cell(inner: AvroType) -> Read:
-    if isinstance(inner, Array | Map):
+    if isinstance(inner, Array | Map | Union):
         read = json_reader(inner)
         return lambda text: read(_cell_json(text))
-    if isinstance(inner, Primitive) and inner.logical is None:
+    if isinstance(inner, Primitive) and inner.logical in (None, "timestamp-nanos", "local-timestamp-nanos"):
         if inner.name in ("int", "long"):
             return _cell_integer
         if inner.name in ("float", "double"):

@@ -9,11 +9,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from fastavro import schemaless_writer
+from fastavro import parse_schema, schemaless_writer
 
 from headrace.producers.events import event_converter
 from headrace.schemas.avro import Enum, Fixed, Primitive, Record, optional_of
 from headrace.schemas.errors import Bug, SchemaError
+from headrace.schemas.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ class Encoder:
     def __init__(self, product: Product, schema_id: int) -> None:
         self._where = str(product.name)
         self._header = _HEADER.pack(MAGIC, schema_id)
-        self._parsed = product.schema.parsed
+        self._parsed = parse_schema(plain(product.schema.record))
         self._record = event_converter(product.schema, where=self._where)
         self._key = key_encoder(product.schema.record, product.contract.key)
 

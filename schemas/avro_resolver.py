@@ -61,7 +61,13 @@ class Resolver:
     def _union(self, node: list[Any], path: str, namespace: str | None, inside: tuple[str, ...]) -> Union:
         if any(isinstance(branch, list) for branch in node):
             raise SchemaError("a union stands in a union", path=path, where=self._where, hint="make them one")
-        return Union(tuple(self.resolve(branch, path, namespace, inside) for branch in node))
+        branches = tuple(self.resolve(branch, path, namespace, inside) for branch in node)
+        # Avro 1.12 specification, "Unions": one of each type, but for named types, which have names of their own.
+        kinds = [getattr(branch, "name", f"the {type(branch).__name__.lower()}") for branch in branches]
+        twice = next((kind for kind in kinds if kinds.count(kind) > 1), None)
+        if twice is not None:
+            raise SchemaError(f"the union has {twice} twice", path=path, where=self._where, hint="keep one")
+        return Union(branches)
 
     def _reference(self, name: str, path: str, namespace: str | None, inside: tuple[str, ...]) -> AvroType:
         if name in PRIMITIVES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from gzip import BadGzipFile
 from pathlib import Path
@@ -16,6 +16,7 @@ from pyiceberg.exceptions import (
     AuthorizationExpiredError,
     BadRequestError,
     ForbiddenError,
+    NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
     NotInstalledError,
@@ -39,7 +40,17 @@ if TYPE_CHECKING:
     from headrace.schemas.environment import Environment
     from headrace.schemas.product import Domain, Product
 
-__all__ = ["catalog_errors", "identifier_of", "load_table", "open_catalog"]
+__all__ = [
+    "catalog_errors",
+    "drop_table",
+    "identifier_of",
+    "load_named",
+    "load_table",
+    "make_namespace",
+    "namespace_properties",
+    "open_catalog",
+    "table_names",
+]
 
 # How long SQLite waits for another process's write before it says "database is locked", in seconds.
 SQLITE_BUSY_TIMEOUT_S = 30
@@ -97,8 +108,71 @@ def load_table(catalog: Catalog, product: Product) -> Table:
         NotApplied: if it does not exist.
         Unavailable: if catalog or storage does not answer.
     """
-    with catalog_errors(f"table {product.name}"):
-        return catalog.load_table(identifier_of(product))
+    return load_named(catalog, identifier_of(product))
+
+
+def load_named(catalog: Catalog, identifier: tuple[str, str]) -> Table:
+    """Load a table, of a product or not, as it is now. Raises as `load_table`."""
+    with catalog_errors(f"table {'.'.join(identifier)}"):
+        return catalog.load_table(identifier)
+
+
+def namespace_properties(catalog: Catalog, domain: Domain) -> Properties | None:
+    """Return the properties of a domain's namespace; None: there is none.
+
+    Raises:
+        Unavailable: if the catalog does not answer.
+    """
+    with catalog_errors(f"namespace {domain.name}"):
+        try:
+            return catalog.load_namespace_properties(domain.name)
+        except NoSuchNamespaceError:
+            return None
+
+
+def make_namespace(catalog: Catalog, domain: Domain, location: str | None) -> None:
+    """Make a domain's namespace, if there is none.
+
+    Args:
+        catalog: the domain's catalog.
+        domain: the domain.
+        location: where its tables lie; None: where the catalog puts them.
+
+    Raises:
+        Unavailable: if the catalog does not answer.
+    """
+    with catalog_errors(f"namespace {domain.name}"):
+        try:
+            catalog.create_namespace(domain.name, {"location": location} if location else {})
+        except NamespaceAlreadyExistsError:
+            return
+        except SQLAlchemyError:
+            # Of two that make it at once, a database refuses one.
+            if not catalog.namespace_exists(domain.name):
+                raise
+
+
+def table_names(catalog: Catalog, domain: Domain) -> tuple[str, ...]:
+    """Return the names of the tables in a domain's namespace, sorted; none, where there is no namespace.
+
+    Raises:
+        Unavailable: if the catalog does not answer.
+    """
+    with catalog_errors(f"namespace {domain.name}"):
+        try:
+            return tuple(sorted(identifier[-1] for identifier in catalog.list_tables(domain.name)))
+        except NoSuchNamespaceError:
+            return ()
+
+
+def drop_table(catalog: Catalog, identifier: tuple[str, str]) -> None:
+    """Take a table out of its catalog, if it is there; its files stay where they are.
+
+    Raises:
+        Unavailable: if the catalog does not answer.
+    """
+    with catalog_errors(f"table {'.'.join(identifier)}"), suppress(NoSuchTableError):
+        catalog.drop_table(identifier)
 
 
 @contextmanager

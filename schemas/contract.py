@@ -9,13 +9,29 @@ What headrace reads, all else of the standard is accepted and left to its reader
     team.name                             who answers for it
     schema[0].name                        product, once; physicalName, if given, is domain.product
     schema[0].authoritativeDefinitions    {type: schema, url: schema.avsc}: the structure, and the only one
+    schema[0].properties[]                fields of the schema; logicalType, physicalType, logicalTypeOptions, required
+                                          and an enum's values may repeat what the schema says, and must agree with it
     schema[0].properties[].primaryKey     the message's key, in the order of primaryKeyPosition
+    schema[0].properties[].partitioned    the table is partitioned by this field, or by one of the table's own columns
+                                          (``_kafka_timestamp``), in the order of partitionKeyPosition
     schema[0].properties[].customProperties   {property: mask, value: show-last-4}
+                                          {property: iceberg.transform, value: day}: identity (the default), year,
+                                          month, day, hour, bucket[N] or truncate[W] of a partitioned field
     slaProperties                         latency: an event's age when it is in the table (default 10 s)
                                           retention: how long Kafka keeps an event (default: the broker's)
-    customProperties                      kafka.partitions (default 4), avro.compatibility (default BACKWARD)
+    customProperties                      kafka.partitions (default 4)
+                                          kafka.min.insync.replicas (default: the broker's)
+                                          kafka.cleanup.policy: delete (default), compact or compact,delete
+                                          avro.compatibility (default BACKWARD)
+                                          sink.refusedVersions: wait (default) or dead-letter, for events of a version
+                                          that the table cannot follow
+                                          iceberg.sortOrder: [{field: placed_at, direction: desc, nulls: last}, …]
+                                          iceberg.tableProperties: a map; headrace's own are refused
                                           inputContracts: [{id: domain.product, version: 1.0.0}, …], the products
                                           that this one is made from
+
+A compacted topic keeps each key's last event: its offsets have gaps, and its table keeps every event that the sink has
+read. A tombstone, an event without a value, is a dead letter there as everywhere.
 
 Source: Open Data Contract Standard 3.2.0, Bitol; "Fundamentals", "Schema", "Service-Level Agreement".
 """
@@ -25,27 +41,31 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from open_data_contract_standard.model import OpenDataContractStandard, Team
 
 from headrace.schemas.contract_fields import (
     VERSION,
     check_fields,
+    check_structure,
     chosen_masks,
     contract_fields,
     custom_properties,
     inputs_of,
+    is_newer,
     key_of,
     masks_of,
 )
+from headrace.schemas.contract_layout import SORT_ORDER, TableColumns, partitioning_of, sorting_of
+from headrace.schemas.contract_settings import SETTINGS, settings_of
 from headrace.schemas.documents import DocumentFaults
 from headrace.schemas.names import ProductName
-from headrace.schemas.product import Compatibility, Contract
-from headrace.schemas.validation import validate
+from headrace.schemas.product import Contract
+from headrace.schemas.validation import valid_part, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from headrace.schemas.avro import AvroSchema
     from headrace.schemas.documents import Document, Key
@@ -55,9 +75,6 @@ if TYPE_CHECKING:
 
 API_VERSION = "v3.2.0"
 SCHEMA_DEFINITION = "schema"
-DEFAULT_PARTITIONS = 4
-# A broker handles some thousands of partitions in all; a product that wants more than this has mistaken a key for one.
-MAX_PARTITIONS = 1000
 DEFAULT_FRESHNESS_S = 10.0
 # The standard names days and years; the shorter units follow the same pattern. A bare "m" could be a month.
 UNIT_MS = {
@@ -69,21 +86,37 @@ UNIT_MS = {
     **dict.fromkeys(("y", "yr", "year", "years"), 365 * 86_400_000),
 }
 _INPUTS = "inputContracts"
-_OWN_PROPERTIES = ("kafka.partitions", "avro.compatibility", _INPUTS)
+_OWN_PROPERTIES = (*SETTINGS, SORT_ORDER, _INPUTS)
 
 
 @dataclass(frozen=True, slots=True)
 class OdcsDocument:
-    """A contract's document that has the standard's shape; what it says is read by :meth:`read`."""
+    """A contract's document; what it says is read by :meth:`read`.
+
+    Attributes:
+        document: the document.
+        odcs: what of it has the standard's shape.
+        whole: whether all of it has.
+    """
 
     document: Document
     odcs: OpenDataContractStandard
+    whole: bool = True
 
     @classmethod
     def parse(cls, document: Document, faults: list[Fault]) -> OdcsDocument | None:
-        """Validate the shape: unknown keys, types. None if it is not the standard's."""
+        """Validate the shape: unknown keys, types. None if nothing of it is the standard's."""
         odcs = validate(document, OpenDataContractStandard, faults)
-        return cls(document, odcs) if odcs is not None else None
+        if odcs is not None:
+            return cls(document, odcs)
+        part = valid_part(document, OpenDataContractStandard)
+        return cls(document, part, whole=False) if part is not None else None
+
+    @property
+    def version(self) -> str | None:
+        """The contract's version, None if it is none."""
+        version = self.odcs.version
+        return str(version) if version and VERSION.fullmatch(version) else None
 
     def schema_url(self, faults: list[Fault]) -> str | None:
         """Return the path of the Avro schema beside the contract, None (and a fault) if the contract names none."""
@@ -120,17 +153,20 @@ class OdcsDocument:
         retention_ms = _sla_ms(odcs, "retention", add)
         freshness_ms = _sla_ms(odcs, "latency", add)
         custom = custom_properties(odcs.customProperties, (), _OWN_PROPERTIES, add)
-        partitions = _partitions(custom, add)
-        compatibility = _compatibility(custom, add)
+        settings = settings_of(custom, retention_ms, add)
         inputs = inputs_of(custom.get(_INPUTS), name, add)
         if not tables or schema is None:
             return None
         properties = list(contract_fields(tables[0], add))
         check_fields(properties, schema, add)
+        check_structure(tables[0], schema, add)
         key = key_of(properties, schema, add)
         chosen = chosen_masks(properties, add)
-        masks = masks_of(properties, chosen, schema, policy, add) if policy is not None else {}
-        if policy is None or len(faults) > before:
+        masks = masks_of(properties, chosen, schema, policy, add) if policy is not None else chosen
+        columns = TableColumns(schema, masks, key)
+        partition_by = partitioning_of(properties, columns, add)
+        sort_by = sorting_of(custom, columns, add)
+        if policy is None or len(faults) > before or not self.whole:
             return None
         contract = Contract(
             version=str(odcs.version),
@@ -138,17 +174,30 @@ class OdcsDocument:
             owner=str(odcs.team.name if isinstance(odcs.team, Team) else ""),
             purpose=str(odcs.description.purpose if odcs.description else "").strip(),
             key=key,
-            partitions=partitions,
-            compatibility=compatibility,
+            partitions=settings.partitions,
+            compatibility=settings.compatibility,
             freshness_s=DEFAULT_FRESHNESS_S if freshness_ms is None else freshness_ms / 1000,
             retention_ms=retention_ms,
             masks=MappingProxyType(chosen),
             inputs=tuple(found for found, _ in inputs),
+            cleanup_policy=settings.cleanup_policy,
+            min_insync_replicas=settings.min_insync_replicas,
+            partition_by=partition_by,
+            sort_by=sort_by,
+            table_properties=settings.table_properties,
+            refused_versions=settings.refused_versions,
         )
         return contract, MappingProxyType(masks)
 
-    def check_inputs(self, known: Collection[ProductName], faults: list[Fault]) -> None:
-        """Add a fault for each input that is none of the known products. What else is wrong there, `read` has told."""
+    def check_inputs(self, known: Mapping[ProductName, str | None], faults: list[Fault]) -> None:
+        """Add a fault for each input that is none of the known products, or of a version that it has not reached.
+
+        What else is wrong there, `read` has told.
+
+        Args:
+            known: the versions of the products' contracts; None: not known.
+            faults: where faults are added.
+        """
         custom = custom_properties(self.odcs.customProperties, (), (_INPUTS,), DocumentFaults(self.document, []))
         own = ProductName(str(self.odcs.domain), str(self.odcs.name))
         for found, place in inputs_of(custom.get(_INPUTS), own, DocumentFaults(self.document, [])):
@@ -156,6 +205,10 @@ class OdcsDocument:
                 near = difflib.get_close_matches(str(found.product), map(str, known), n=1)
                 hint = f"did you mean {near[0]}?" if near else "name a product of this mesh"
                 DocumentFaults(self.document, faults).add(place, f"the mesh has no product {found.product}", hint)
+            elif (reached := known[found.product]) is not None and is_newer(found.version, reached):
+                DocumentFaults(self.document, faults).add(
+                    (*place[:-1], "version"), f"{found.product} is at {reached}", f"write version: {reached}"
+                )
 
 
 def _check_identity(odcs: OpenDataContractStandard, name: ProductName, faults: DocumentFaults) -> None:
@@ -203,20 +256,3 @@ def _sla_ms(odcs: OpenDataContractStandard, name: str, faults: DocumentFaults) -
     else:
         return round(value * factor)
     return None
-
-
-def _partitions(custom: Mapping[str, tuple[Any, tuple[Key, ...]]], faults: DocumentFaults) -> int:
-    value, place = custom.get("kafka.partitions", (DEFAULT_PARTITIONS, ()))
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_PARTITIONS:
-        return value
-    faults.add(place, f"kafka.partitions is a whole number from 1 to {MAX_PARTITIONS}", "such as value: 4")
-    return DEFAULT_PARTITIONS
-
-
-def _compatibility(custom: Mapping[str, tuple[Any, tuple[Key, ...]]], faults: DocumentFaults) -> Compatibility:
-    value, place = custom.get("avro.compatibility", (Compatibility.BACKWARD, ()))
-    try:
-        return Compatibility(value)
-    except ValueError:
-        faults.add(place, "avro.compatibility is none of the registry's levels", f"choose {', '.join(Compatibility)}")
-        return Compatibility.BACKWARD

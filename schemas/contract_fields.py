@@ -6,15 +6,21 @@ The key and the masks: every field that it names stands in the Avro schema. And 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.avro import Enum, Fixed, Primitive, optional_of
+from headrace.schemas.contract_layout import TRANSFORM
 from headrace.schemas.masks import Mask
 from headrace.schemas.names import ProductName
 from headrace.schemas.policy import choose
 from headrace.schemas.product import InputContract
+from headrace.schemas.structure import OWN_COLUMNS, below, differences, structure_of
+from headrace.schemas.types import METADATA_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,24 +28,26 @@ if TYPE_CHECKING:
     from open_data_contract_standard.model import CustomProperty, SchemaObject, SchemaProperty
 
     from headrace.schemas.avro import AvroSchema, AvroType, Field
+    from headrace.schemas.contract_settings import Custom
     from headrace.schemas.documents import DocumentFaults, Key
     from headrace.schemas.policy import PiiPolicy
 
-# What the Avro schema says is not said again: two places would part sooner or later.
-_STRUCTURE = ("logicalType", "physicalType", "logicalTypeOptions", "required")
-
-
+_OWN_PROPERTIES = ("mask", TRANSFORM)
 # Semantic versioning.
 VERSION = re.compile(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class ContractField:
-    """One property of the contract: its path in the Avro schema and its place in the document."""
+    """One property of the contract: its path in the Avro schema and its place in the document.
+
+    ``custom`` are the custom properties that headrace reads, with their places.
+    """
 
     path: str
     value: SchemaProperty
     place: tuple[Key, ...]
+    custom: Custom = dataclass_field(default_factory=lambda: MappingProxyType({}))
 
 
 def custom_properties(
@@ -87,6 +95,16 @@ def inputs_of(
     return list(found.values())
 
 
+def is_newer(version: str, reached: str) -> bool:
+    """Tell whether a semantic version comes after another; of two pre-releases of one version neither does."""
+
+    def order(text: str) -> tuple[tuple[int, ...], bool]:
+        numbers, prerelease, _ = re.split(r"([-+]|$)", text, maxsplit=1)
+        return tuple(map(int, numbers.split("."))), prerelease != "-"
+
+    return order(version) > order(reached)
+
+
 def _input_of(value: Any) -> InputContract | None:
     if not isinstance(value, dict) or value.keys() != {"id", "version"} or not VERSION.fullmatch(str(value["version"])):
         return None
@@ -104,7 +122,8 @@ def contract_fields(table: SchemaObject, faults: DocumentFaults) -> Iterator[Con
             faults.add(found.place, f"{found.path} stands twice", "say everything about a field in one place")
         else:
             seen.add(found.path)
-            yield found
+            custom = custom_properties(found.value.customProperties, found.place, _OWN_PROPERTIES, faults)
+            yield replace(found, custom=custom)
 
 
 def _walk(
@@ -117,24 +136,41 @@ def _walk(
             continue
         path = f"{prefix}{value.name}"
         yield ContractField(path, value, here)
-        yield from _walk(value.properties, f"{path}.", (*here, "properties"), faults)
-        if value.items is not None:
-            yield from _walk(value.items.properties, f"{path}[].", (*here, "items", "properties"), faults)
-        if value.map is not None and value.map.value is not None:
-            yield from _walk(value.map.value.properties, f"{path}{{}}.", (*here, "map", "value", "properties"), faults)
+        yield from _inside(value, path, here, faults)
+
+
+def _inside(
+    value: SchemaProperty, path: str, place: tuple[Key, ...], faults: DocumentFaults
+) -> Iterator[ContractField]:
+    yield from _walk(value.properties, f"{path}.", (*place, "properties"), faults)
+    if value.items is not None:
+        yield from _inside(value.items, f"{path}[]", (*place, "items"), faults)
+    if value.map is not None and value.map.value is not None:
+        yield from _inside(value.map.value, f"{path}{{}}", (*place, "map", "value"), faults)
 
 
 def check_fields(properties: Sequence[ContractField], schema: AvroSchema, faults: DocumentFaults) -> None:
-    """Add a fault for each field that the Avro schema does not have, and for each word about structure."""
-    known = [path for path, _ in schema.walk()]
+    """Add a fault for each field, or branch of a union, that the Avro schema does not have.
+
+    The table's own columns are no fields; what a contract may say of them is `contract_layout`'s to check.
+    """
+    known = [path for path, _ in below({"properties": structure_of(schema.record)}, "")]
     for found in properties:
-        if found.path not in known:
+        if found.path not in known and found.path not in METADATA_NAMES:
             near = difflib.get_close_matches(found.path, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "the Avro schema is the one source of structure"
             faults.add((*found.place, "name"), "the Avro schema has no such field", hint)
-        for attribute in _STRUCTURE:
-            if getattr(found.value, attribute) is not None:
-                faults.add((*found.place, attribute), f"{attribute} is the Avro schema's to say", "remove it here")
+
+
+def check_structure(table: SchemaObject, schema: AvroSchema, faults: DocumentFaults) -> None:
+    """Add a fault for each word about structure that contradicts the Avro schema.
+
+    A contract need not repeat what the schema says; a complete document, as other tools want it, may.
+    """
+    said = [*structure_of(schema.record), *OWN_COLUMNS]
+    for place, attribute, expected in differences(table.properties, said, ("schema", 0, "properties")):
+        rest = f" ({json.dumps(expected)})" if isinstance(expected, str | bool) else ""
+        faults.add(place, f"{attribute} is not what the Avro schema says{rest}", "remove it here, or change the schema")
 
 
 def key_of(properties: Sequence[ContractField], schema: AvroSchema, faults: DocumentFaults) -> tuple[str, ...]:
@@ -170,10 +206,9 @@ def chosen_masks(properties: Sequence[ContractField], faults: DocumentFaults) ->
     """Return the masks that the contract chooses, by path. Whether they may be chosen is :func:`masks_of`'s to say."""
     masks: dict[str, Mask] = {}
     for found in properties:
-        custom = custom_properties(found.value.customProperties, found.place, ("mask",), faults)
-        if "mask" not in custom:
+        if "mask" not in found.custom or found.path in METADATA_NAMES:
             continue
-        value, place = custom["mask"]
+        value, place = found.custom["mask"]
         try:
             masks[found.path] = Mask(value)
         except ValueError:

@@ -15,7 +15,8 @@ from headrace.schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, 
 
 _INT_BITS = {"int": 31, "long": 63}
 _LARGEST = {"float": (2 - 2**-23) * 2.0**127, "double": sys.float_info.max}
-# Years 1 to 9999, as in `headrace.streams.storable`: days, milliseconds or microseconds around 1970.
+# Years 1 to 9999, as in `headrace.streams.storable`: days, milliseconds or microseconds around 1970. Nanoseconds have
+# no bound but a long's: their column is a long.
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
 _DAY_MS = 86_400_000
 _UNITS_A_DAY = {"date": 1, "millis": _DAY_MS, "micros": _DAY_MS * 1_000}
@@ -36,7 +37,9 @@ def fits_default(default: Any, avro_type: AvroType) -> bool:
         case Array(items=items):
             return isinstance(default, list) and all(fits_default(item, items) for item in default)
         case Map(values=values):
-            return isinstance(default, dict) and all(fits_default(value, values) for value in default.values())
+            return isinstance(default, dict) and all(
+                _is_text(key) and fits_default(value, values) for key, value in default.items()
+            )
         case Enum(symbols=symbols):
             return default in symbols
         case Fixed():
@@ -60,15 +63,39 @@ def _fits_primitive(default: Any, avro_type: Primitive) -> bool:
         case "bytes":
             return _is_bytes(default) and _fits_bytes(default, avro_type)
         case _:
-            return isinstance(default, str) and (avro_type.logical != "uuid" or _is_uuid(default))
+            return _is_text(default) and (avro_type.logical != "uuid" or _is_uuid(default))
+
+
+def branch_of_default(default: Any, union: Union) -> int:
+    """Return the place of the branch that a union's default is of: the first that it fits, null left out of the count.
+
+    Raises:
+        ValueError: if it fits none; `fits_default` says so beforehand.
+    """
+    return [fits_default(default, branch) for branch in union.others].index(True)
 
 
 def _in_range(default: int, avro_type: Primitive) -> bool:
     bound = 1 << _INT_BITS[avro_type.name]
-    units = _UNITS_A_DAY.get((avro_type.logical or "").rpartition("-")[2])
-    if units is not None and not _FIRST_DAY * units <= default < (_LAST_DAY + 1) * units:
-        return False
+    kind, _, unit = (avro_type.logical or "").rpartition("-")
+    units = _UNITS_A_DAY.get(unit)
+    if units is not None:
+        # A time of day lies in the first day of all.
+        first, last = (0, 0) if kind == "time" else (_FIRST_DAY, _LAST_DAY)
+        if not first * units <= default < (last + 1) * units:
+            return False
     return -bound <= default < bound
+
+
+def _is_text(default: Any) -> bool:
+    """Tell whether it is a text that UTF-8 can encode: JSON can write half a surrogate pair."""
+    if not isinstance(default, str):
+        return False
+    try:
+        default.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_bytes(default: Any) -> bool:

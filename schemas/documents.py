@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
+from yaml._yaml import CParser
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from headrace.schemas.errors import Fault
 
@@ -41,20 +44,22 @@ class _RefusedError(Exception):
         self.mark = mark
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's composer with budgets, and with the scalars of YAML 1.2's core schema."""
+class _Loader(Composer, CParser, Resolver):
+    """PyYAML's composer with budgets, on libyaml's parser, and with the scalars of YAML 1.2's core schema."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (PyYAML's own name)
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
+        CParser.__init__(self, text)
+        Composer.__init__(self)
+        Resolver.__init__(self)
         self._values = 0
         self._depth = 0
         # The number of values behind each finished anchor.
         self._sizes: dict[str, int] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._sizes:
                 raise _RefusedError(
@@ -212,9 +217,14 @@ def _syntax_fault(error: Exception, text: str, file: str) -> Fault:
         return Fault(file, "this is not YAML: an escape or a number out of range")
     if mark is None:
         return Fault(file, what, hint)
-    if not hint and "${" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+    lines = text.splitlines()
+    if not hint and "${" in "".join(lines[mark.line : mark.line + 1]):
         hint = 'inside { } write "${…}" with quotation marks'
-    return Fault(f"{file}:{mark.line + 1}:{mark.column + 1}", what, hint)
+    line, column = mark.line, mark.column
+    if lines and line >= len(lines):
+        # libyaml's end of a document is the line behind the last one, which no editor can go to.
+        line, column = len(lines) - 1, len(lines[-1])
+    return Fault(f"{file}:{line + 1}:{column + 1}", what, hint)
 
 
 class _Values:
@@ -256,9 +266,9 @@ class _Values:
         if kind not in _KINDS or (kind != "str" and not _KINDS[kind].fullmatch(text)):
             self._add(node, "tags are not supported", "remove the !tag, and quote the value if it starts with !")
             return None
-        # Escapes can make what no file name, header or terminal accepts.
-        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            self._add(node, "this text holds a NUL or half a surrogate pair", "remove the escape")
+        # An escape can make what no file name, header or terminal accepts.
+        if "\0" in text:
+            self._add(node, "this text holds a NUL", "remove the escape")
             return ""
         return _READ[kind](text)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Field, Map, Record, Union, branch_record, optional_of
+from headrace.schemas.avro import Array, AvroType, Field, Map, Record
 from headrace.schemas.changes import (
     AddColumn,
     Change,
@@ -28,7 +28,8 @@ from headrace.schemas.changes import (
     shown,
 )
 from headrace.schemas.matching import match_columns
-from headrace.schemas.types import METADATA_NAMES, ColumnTypes
+from headrace.schemas.shapes import shape
+from headrace.schemas.types import METADATA_NAMES, ColumnTypes, column_doc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class _Walk:
         if column.name != each.name:
             parent = path[: -len(each.name)]
             self.changes.append(Rename(path, here, f"{parent}{column.name}", each.name))
-        optional = _may_be_null(each.type) or each.has_default or path in self.nulled
+        optional = shape(each.type)[1] or each.has_default or path in self.nulled
         if column.required and optional:
             self.changes.append(MakeOptional(path, here))
         kind = self._inside(column.field_type, each.type, here, path)
@@ -156,13 +157,13 @@ class _Walk:
             return None
         self.placed[path] = number
         self.place(kind, each.type, path)
-        doc = each.doc or None
+        doc = column_doc(each)
         self.changes.append(AddColumn(path, (*at, each.name), kind, doc, before))
         return ice.NestedField(field_id=number, name=each.name, field_type=kind, required=False, doc=doc)
 
     def _check_new(self, avro_type: AvroType, path: str) -> None:
         """Refuse what no new column can hold, at every depth."""
-        match _plain(avro_type):
+        match shape(avro_type)[0]:
             case Record() as record:
                 if not record.fields:
                     self._refuse_empty("", path)
@@ -178,7 +179,7 @@ class _Walk:
 
     def place(self, kind: ice.IcebergType, avro_type: AvroType, path: str) -> None:
         """Note the ids of what stands inside a new column."""
-        match kind, _plain(avro_type):
+        match kind, shape(avro_type)[0]:
             case ice.StructType(fields=fields), Record(fields=members):
                 for column, each in zip(fields, members, strict=True):
                     below = f"{path}.{each.name}" if path else each.name
@@ -192,7 +193,7 @@ class _Walk:
                 pass
 
     def _inside(self, kind: ice.IcebergType, avro_type: AvroType, at: tuple[str, ...], path: str) -> ice.IcebergType:
-        inner = _plain(avro_type)
+        inner, _ = shape(avro_type)
         match kind, inner:
             case ice.StructType(fields=fields), Record():
                 return ice.StructType(*self.struct(fields, inner, at, path))
@@ -209,7 +210,7 @@ class _Walk:
                 return self._leaf(kind, inner, at, path)
 
     def _element(self, column: ice.NestedField, avro_type: AvroType, at: tuple[str, ...], path: str) -> ice.NestedField:
-        optional = column.required and _may_be_null(avro_type)
+        optional = column.required and shape(avro_type)[1]
         if optional:
             self.changes.append(MakeOptional(path, at))
         kind = self._inside(column.field_type, avro_type, at, path)
@@ -279,19 +280,9 @@ def widens(narrow: ice.IcebergType, wide: ice.IcebergType) -> bool:
             return False
 
 
-def _plain(avro_type: AvroType) -> AvroType:
-    """Return a type as its column sees it: behind optional, a union of several branches as a record."""
-    inner, _ = optional_of(avro_type)
-    return branch_record(inner) if isinstance(inner, Union) else inner
-
-
-def _may_be_null(avro_type: AvroType) -> bool:
-    return isinstance(avro_type, Union) and avro_type.nullable
-
-
 def _with(column: ice.NestedField, *, name: str, kind: ice.IcebergType, required: bool) -> ice.NestedField:
     return ice.NestedField(field_id=column.field_id, name=name, field_type=kind, required=required, doc=column.doc)
 
 
 def _named(avro_type: AvroType) -> str:
-    return type(_plain(avro_type)).__name__.lower()
+    return type(shape(avro_type)[0]).__name__.lower()

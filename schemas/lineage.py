@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from headrace.schemas.changes import column_ids, column_paths, renumbered
+from headrace.schemas.changes import RefusedChange, column_ids, column_paths, renumbered
 from headrace.schemas.evolution import Step, first_step, step
+from headrace.schemas.types import record_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +62,7 @@ class Lineage:
         return placed_names(self.steps[target].placed, columns)
 
     def column_names(self, held: int, written: int) -> Mapping[str, str | None]:
-        """Say, as `names` does, where a table's columns stand in an event; ``held`` is the newest version it followed."""
+        """Say as `names` does where a table's columns stand in an event; ``held`` is the newest version it followed."""
         return placed_names(column_paths(self.steps[held].columns), self.steps[written].placed)
 
 
@@ -85,6 +86,7 @@ def fold(versions: Iterable[tuple[int, Record]], nulled: frozenset[str]) -> Line
         # An id is never given twice, not even after a version that was refused: ids tell what is the same field.
         first = last + 1
         made = step(columns, record, nulled, first_id=first) if columns else first_step(record, nulled, first_id=first)
+        made = _held_back(made, columns, record)
         last = max([last, *made.placed.values(), *column_ids(made.columns)])
         again = {new: waiting[path] for path, new in made.placed.items() if new >= first and path in waiting}
         placed = {path: again.get(new, new) for path, new in made.placed.items()}
@@ -96,3 +98,13 @@ def fold(versions: Iterable[tuple[int, Record]], nulled: frozenset[str]) -> Line
             waiting = {path: old for path, old in waiting.items() if old not in placed.values()}
         columns = made.columns
     return Lineage(columns, steps)
+
+
+def _held_back(made: Step, columns: tuple[NestedField, ...], record: Record) -> Step:
+    """Return the step, refused if the version holds what no table can, whatever was there before."""
+    faults = [RefusedChange(each.rule, each.path, "", "", each.what, each.hint) for each in record_refusals(record)]
+    if not faults:
+        return made
+    told = {each.path for each in faults}
+    refused = (*faults, *(each for each in made.refused if each.path not in told))
+    return replace(made, changes=(), refused=refused, columns=columns)

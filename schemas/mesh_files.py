@@ -85,6 +85,7 @@ class MeshReader:
         self._topics: list[tuple[ProductName, str]] = []
         self._storages: list[tuple[str, str]] = []
         self._contracts: list[OdcsDocument] = []
+        self._versions: dict[ProductName, str | None] = {}
 
     def settings(self) -> MeshSettings | None:
         """Read ``mesh.yaml``; None if it has a fault."""
@@ -108,11 +109,16 @@ class MeshReader:
         if not paths:
             self._add(folder, "the mesh has no domain", f"write {DOMAINS_FOLDER}/<domain>/{DOMAIN_FILE}")
         domains = {path.name: self._domain(path, policy, topic_prefix) for path in paths}
-        self._storages.append((GOVERNANCE, "headrace's own domain"))
+        if GOVERNANCE not in domains:  # a folder of that name is a fault already
+            self._storages.append((GOVERNANCE, "headrace's own domain"))
         self._check_topics()
         self._check_storage()
         self._check_inputs()
         return {name: domain for name, domain in domains.items() if domain is not None}
+
+    def product(self, name: ProductName, policy: PiiPolicy | None) -> Product | None:
+        """Read one product, without what holds across the mesh; None if it has a fault."""
+        return self._product(self._root / DOMAINS_FOLDER / name.domain / name.product, policy, "")
 
     def governance(self, policy: PiiPolicy, topic_prefix: str) -> Domain | None:
         """Read headrace's own domain, out of ``OWN_FOLDER``."""
@@ -143,10 +149,20 @@ class MeshReader:
         self._check_word(folder, "product")
         self._topics.append((name, self._relative(folder)))
         document = self._document(folder / CONTRACT_FILE)
+        before = len(self._faults)
         contract = OdcsDocument.parse(document, self._faults) if document else None
         if contract is None:
             return None
         self._contracts.append(contract)
+        self._versions[name] = contract.version
+        told, after = {fault.where for fault in self._faults[before:]}, len(self._faults)
+        product = self._judged(folder, contract, policy, name.topic(topic_prefix))
+        # A value of the wrong kind is told once, and not also for what it fails to say.
+        self._faults[after:] = [fault for fault in self._faults[after:] if fault.where not in told]
+        return product
+
+    def _judged(self, folder: Path, contract: OdcsDocument, policy: PiiPolicy | None, topic: str) -> Product | None:
+        name = ProductName(folder.parent.name, folder.name)
         url = contract.schema_url(self._faults)
         schema = self._schema(folder, url, contract.schema_place()) if url is not None else None
         refused = unsupported(schema) if schema is not None else []
@@ -156,7 +172,7 @@ class MeshReader:
         read = contract.read(name, schema, None if refused else policy, self._faults)
         if read is None or schema is None:
             return None
-        return Product(name=name, contract=read[0], schema=schema, masks=read[1], topic=name.topic(topic_prefix))
+        return Product(name=name, contract=read[0], schema=schema, masks=read[1], topic=topic)
 
     def _schema(self, folder: Path, url: str, place: str) -> AvroSchema | None:
         path = folder / url
@@ -169,13 +185,13 @@ class MeshReader:
         if data is None:
             return None
         try:
-            return AvroSchema.parse(data.decode("utf-8"), where=self._relative(path))
+            schema = AvroSchema.parse(data.decode("utf-8"), where=self._relative(path))
+            schema.text.encode("utf-8")  # an escape can make half a surrogate pair
+            return schema  # noqa: TRY300 - what follows are handlers
         except SchemaError as error:
             self._add(path, error.what, error.hint or "")
-        except UnicodeDecodeError:
+        except UnicodeError:
             self._add(path, "this is not UTF-8 text", "save the file as UTF-8")
-        except RecursionError:
-            self._add(path, "the schema is nested too deep", "write it flatter")
         return None
 
     def _check_domain_name(self, folder: Path) -> None:
@@ -218,8 +234,8 @@ class MeshReader:
 
     def _check_inputs(self) -> None:
         """What a product is made from is a product of this mesh, or headrace's own, faults in its files or not."""
-        own = {ProductName(GOVERNANCE, folder.name) for folder in (OWN_FOLDER / GOVERNANCE).iterdir()}
-        known = own | {name for name, _ in self._topics}
+        own = (ProductName(GOVERNANCE, folder.name) for folder in (OWN_FOLDER / GOVERNANCE).iterdir())
+        known = dict.fromkeys([*own, *(name for name, _ in self._topics)]) | self._versions
         for contract in self._contracts:
             contract.check_inputs(known, self._faults)
 
@@ -247,10 +263,12 @@ class MeshReader:
         for child in children:
             if child.name.startswith((".", "__")) or not child.is_dir():
                 continue
-            if self._inside(child):
-                found.append(child)
-            else:
+            if not self._inside(child):
                 self._add(child, "this link leads out of the mesh", "put the folder itself here")
+            elif child.is_symlink() and child.resolve().is_relative_to(self._root / DOMAINS_FOLDER):
+                self._add(child, "this link shows a domain or product a second time", "remove the link")
+            else:
+                found.append(child)
         return found
 
     def _document(self, path: Path) -> Document | None:
@@ -262,11 +280,11 @@ class MeshReader:
         if not self._inside(path):
             self._add(path, "this link leads out of the mesh", "put the file itself here")
             return None
-        # A pipe or a device would block or never end.
-        if path.exists() and not path.is_file():
-            self._add(path, "this is not a file")
-            return None
         try:
+            # A pipe or a device would block or never end.
+            if path.exists() and not path.is_file():
+                self._add(path, "this is not a file")
+                return None
             with path.open("rb") as file:
                 return file.read(limit + 1)
         except FileNotFoundError:
@@ -282,9 +300,9 @@ class MeshReader:
             return False
 
     def _relative(self, path: Path) -> str:
-        # Odd bytes of a file name must not break a terminal or a log.
+        # Odd bytes of a file name must not break a terminal or a log, nor a name of any length fill it.
         text = os.path.relpath(path, self._root).encode("utf-8", "backslashreplace").decode("utf-8")
-        return "".join(character if character.isprintable() else "?" for character in text)
+        return "".join(character if character.isprintable() else "?" for character in text[:300])
 
     def _add(self, path: Path, what: str, hint: str = "") -> None:
         self._faults.append(Fault(self._relative(path), what, hint))

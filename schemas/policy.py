@@ -15,9 +15,9 @@ from headrace.schemas.masks import Mask, fits
 from headrace.schemas.types import masked_leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Container
 
-    from headrace.schemas.avro import AvroSchema, AvroType
+    from headrace.schemas.avro import AvroType
 
 # What a mask leaves of a value. 3: nothing. 2: whether two values are equal. 1: a part of the value. 0: more of a date
 # than the year. Masks of one rank may stand in for each other; which of them fit a field is a question of its type.
@@ -63,22 +63,6 @@ class PiiPolicy(BaseModel):
             if found is not None:
                 return found
         return self.default
-
-
-def masks_over(known: Mapping[str, Mask], policy: PiiPolicy, schemas: Iterable[AvroSchema]) -> dict[str, Mask]:
-    """Return the masks by field path over several versions of a subject: those known, and the policy's for the others.
-
-    A policy's mask that does not fit the type of the field gives way to ``replace-with-null``, never to none.
-    """
-    masks = dict(known)
-    for schema in schemas:
-        for path, category in schema.pii.items():
-            field = schema.at(path)
-            if path in masks or field is None:
-                continue
-            mask = policy.mask_of(category)
-            masks[path] = mask if fits(mask, masked_leaf(field.type)) else Mask.REPLACE_WITH_NULL
-    return masks
 
 
 def is_masked(path: str, masks: Container[str]) -> bool:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
@@ -23,22 +21,14 @@ from confluent_kafka.schema_registry.error import OAuthTokenError, SchemaRegistr
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import Refusal, SchemaError, SettingsError, Unavailable, UserError
+from headrace.schemas.registered import RegisteredSchema, UnreadableSchema
+from headrace.schemas.registry_settings import DEFAULTS, TIMEOUT_S, client_properties
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-# The client waits for ever by default. A registry answers in milliseconds, also when it is busy.
-TIMEOUT_S = 10.0
-# Two more attempts within about a second carry a request over a load balancer's switch; a longer outage is the caller's
-# to wait for, since only the caller can say what it waits for.
-DEFAULTS: Mapping[str, float] = {
-    "timeout": TIMEOUT_S,
-    "max.retries": 2,
-    "retries.wait.ms": 200,
-    "retries.max.wait.ms": 1_000,
-}
-_NUMBERS = frozenset(DEFAULTS)
+__all__ = ["DEFAULTS", "TIMEOUT_S", "RegisteredSchema", "Registry"]
 
 # Error codes of Confluent's API reference, "Errors": unknown subject, version, schema.
 _SUBJECT_NOT_FOUND = 40401
@@ -48,23 +38,6 @@ _NOT_FOUND = frozenset({_SUBJECT_NOT_FOUND, _VERSION_NOT_FOUND, _SCHEMA_NOT_FOUN
 _REASON_CHARACTERS = 500
 # Apicurio's messages start with the name of an exception's class.
 _JAVA_EXCEPTION = re.compile(r"^(?:\w+\.)+\w*Exception: ")
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredSchema:
-    """One version of a subject.
-
-    Attributes:
-        id: the registry's id, which stands in every message.
-        version: the version within the subject, rising, with gaps where versions were deleted.
-        subject: the subject.
-        schema: the schema.
-    """
-
-    id: int
-    version: int
-    subject: str
-    schema: AvroSchema
 
 
 class Registry:
@@ -82,7 +55,7 @@ class Registry:
     """
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        properties, self.address = _properties(config)
+        properties, self.address = client_properties(config)
         self._schemas: dict[int, AvroSchema] = {}
         try:
             self._client = SchemaRegistryClient(properties)
@@ -169,13 +142,26 @@ class Registry:
             SchemaError: if a version is no Avro, or Avro that headrace cannot carry.
             Unavailable: as ever, and if the subject changes while it is read: part of it must not pass for all.
         """
+        found = self.all_versions(subject)
+        for each in found:
+            if isinstance(each, UnreadableSchema):
+                raise SchemaError(each.what, where=f"schema id {each.id}", hint=each.hint or None)
+        return tuple(each for each in found if isinstance(each, RegisteredSchema))
+
+    def all_versions(self, subject: str) -> tuple[RegisteredSchema | UnreadableSchema, ...]:
+        """Return what `versions` does, with those that cannot be read among them.
+
+        Raises:
+            Unavailable: as `versions`.
+        """
         known = False
         try:
             numbers = self._ask(lambda: self._client.get_versions(subject, deleted=True))
             known = True
             return tuple(self._version(subject, number) for number in sorted(numbers))
         except SchemaRegistryError as error:
-            if not known and error.error_code == _SUBJECT_NOT_FOUND:
+            # Apicurio lists the versions of a subject that was deleted as a whole, and shows none of them.
+            if error.error_code == _SUBJECT_NOT_FOUND and not (known and self.live(subject)):
                 return ()
             raise Unavailable(
                 f"the registry's versions of {subject} cannot be read: {_reason(error)}",
@@ -185,28 +171,73 @@ class Registry:
 
     def compatibility(self, subject: str) -> str:
         """Return the level that holds for the subject: its own, else the registry's."""
+        return self.own_compatibility(subject) or str(self._ask(self._client.get_compatibility))
+
+    def live(self, subject: str) -> frozenset[int]:
+        """Return the numbers of the versions that are not deleted, which alone a new one is compared with."""
+        try:
+            return frozenset(self._ask(lambda: self._client.get_versions(subject)))
+        except SchemaRegistryError:
+            return frozenset()
+
+    def own_compatibility(self, subject: str) -> str | None:
+        """Return the level that was set for the subject itself; None: the registry's holds."""
         try:
             return str(self._ask(lambda: self._client.get_compatibility(subject)))
         except SchemaRegistryError:
-            return str(self._ask(self._client.get_compatibility))
+            return None
+
+    def check_answers(self) -> None:
+        """Return if the registry answers.
+
+        Raises:
+            Unavailable: if it does not.
+        """
+        self._ask(self._client.get_compatibility)
+
+    def subjects(self) -> tuple[str, ...]:
+        """Return the subjects that have a version which is not deleted, sorted."""
+        return tuple(sorted(self._ask(self._client.get_subjects)))
+
+    def delete(self, subject: str) -> bool:
+        """Delete a subject softly, so that the ids in messages still lead to schemas; False if there is none."""
+        self._forget()
+        try:
+            self._ask(lambda: self._client.delete_subject(subject))
+        except SchemaRegistryError as error:
+            if error.error_code in _NOT_FOUND:
+                return False
+            raise UserError(f"the registry refuses to delete the subject: {_reason(error)}", where=subject) from None
+        return True
 
     def set_compatibility(self, subject: str, level: str) -> None:
         """Set the subject's own level. The subject need not have a version yet.
 
         Raises:
             UserError: if the registry does not know the level.
+            Unavailable: as ever, and if somebody else sets another one at the same moment.
         """
         try:
             self._ask(lambda: self._client.set_compatibility(subject, level))
         except SchemaRegistryError as error:
+            # Of two that set it at once, Apicurio refuses one.
+            if self.own_compatibility(subject) == level:
+                return
+            if error.http_status_code == HTTPStatus.CONFLICT:
+                raise Unavailable(
+                    f"somebody else sets the level of {subject} at this moment", where=subject, hint="try again"
+                ) from None
             raise UserError(f"the registry refuses the level {level}: {_reason(error)}", where=subject) from None
 
-    def _version(self, subject: str, number: int) -> RegisteredSchema:
+    def _version(self, subject: str, number: int) -> RegisteredSchema | UnreadableSchema:
         # With deleted=True the client asks the registry each time instead of its own cache: what a number stands for
         # changes when a subject is deleted and made anew.
         found = self._ask(lambda: self._client.get_version(subject, number, deleted=True))
         if found.schema_id not in self._schemas:
-            self._schemas[found.schema_id] = _parse(found.schema_id, found.schema)
+            try:
+                self._schemas[found.schema_id] = _parse(found.schema_id, found.schema)
+            except SchemaError as error:
+                return UnreadableSchema(found.schema_id, number, subject, error.what, error.hint or "")
         return RegisteredSchema(found.schema_id, number, subject, self._schemas[found.schema_id])
 
     def _forget(self) -> None:
@@ -279,29 +310,3 @@ def _parse(schema_id: int, found: Schema) -> AvroSchema:
     if found.schema_type not in (None, "AVRO"):
         raise SchemaError(f"this is a {found.schema_type} schema", where=where, hint="headrace's events are Avro")
     return AvroSchema.parse(str(found.schema_str), where=where)
-
-
-def _properties(config: Mapping[str, str]) -> tuple[dict[str, object], str]:
-    """Return the client's properties and the address to show: credentials in an address become a property."""
-    given = dict(config)
-    addresses, user_info = [], None
-    for url in given.get("url", "").split(","):
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(
-                "the schema registry's url is not an http or https address",
-                hint="write url: http://HOST:PORT in the environment's registry part of mesh.yaml",
-            )
-        if parts.username is not None:
-            user_info = user_info or f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        addresses.append(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-    given["url"] = address = ",".join(addresses)
-    if user_info is not None:
-        given.setdefault("basic.auth.user.info", user_info)
-    numbers: dict[str, object] = {**DEFAULTS}
-    for name in _NUMBERS & given.keys():
-        try:
-            numbers[name] = float(given[name])
-        except ValueError:
-            raise SettingsError(f"the schema registry's {name} is not a number", where=address) from None
-    return {**given, **numbers}, address

@@ -1,68 +1,93 @@
 """One table of types: Avro to Iceberg to Arrow. What has no place in it is refused when the files are checked.
 
-=========================  ================  =========================================================
-Avro                       Iceberg           note
-=========================  ================  =========================================================
-boolean                    boolean
-int, long                  int, long
-float, double              float, double
-bytes, string              binary, string
-decimal (bytes, fixed)     decimal(P,S)      P at most 38, Iceberg's limit
-uuid (string, fixed 16)    uuid
-date                       date
-timestamp-millis, -micros  timestamptz       microseconds since 1970 UTC
-local-timestamp-*          timestamp         without zone
-enum                       string
-fixed(N)                   fixed(N)
-array, map, record         list, map, struct
-["null", X], [X, "null"]   X, optional
-=========================  ================  =========================================================
+==========================  ====================  =================================================================
+Avro                        Iceberg               note
+==========================  ====================  =================================================================
+boolean                     boolean
+int, long                   int, long
+float, double               float, double         NaN and infinities too
+bytes, string               binary, string
+decimal (bytes, fixed)      decimal(P,S)          P at most 38, Iceberg's limit
+uuid (string, fixed 16)     uuid
+date                        date
+time-millis, -micros        string                ``HH:MM:SS.ffffff``, always 15 characters: sorts, and casts to TIME
+timestamp-millis, -micros   timestamptz           microseconds since 1970 UTC
+local-timestamp-m…          timestamp             microseconds, without zone
+timestamp-nanos             long                  nanoseconds since 1970 UTC: no digit is lost
+local-timestamp-nanos       long                  nanoseconds since 1970, without zone
+duration                    struct                months, days, millis: a long each
+enum                        string
+fixed(N)                    fixed(N)
+array, map, record          list, map, struct
+["null", X], [X, "null"]    X, optional
+any other union             struct                an optional field a branch (`branch_record`), exactly one of them set
+==========================  ====================  =================================================================
 
-Of dates and timestamps a table holds the years 1 to 9999, of a map one value a key: `headrace.streams.storable`.
+A union's struct is optional if null is a branch. A time of day is a string because Spark refuses a table that has
+Iceberg's ``time``, nanoseconds are a long (the years 1677 to 2262) because a table of Iceberg's format v2 holds
+microseconds. A logical type on a type that may not carry it is ignored, as the specification demands. Of dates and
+timestamps a table holds the years 1 to 9999, of times of day what is below 24 hours, of a map one value a key:
+`headrace.streams.storable`.
 
-Refused: times of day (Spark cannot read a table that has Iceberg's ``time``), nanosecond timestamps (Iceberg format v2
-has none), ``duration``, unions of several branches, ``null`` alone, records without fields, ``fixed`` of no bytes or,
-as a decimal, of more than 32, names that differ in case only, defaults that are no value of their field's type.
+Refused: ``null`` alone, records without fields, ``fixed`` of no bytes or, as a decimal, of more than 32, decimals of
+more than 38 digits, names (of a union's branches too) that are equal or differ in case only, names of the table's own
+columns, defaults that are no value of their field's type; recursive types already by `headrace.schemas.avro`.
 Sources: Avro 1.12 "Logical Types", Iceberg table specification "Primitive Types".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import pyarrow as pa
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.arrow_types import arrow_field, arrow_type
+from headrace.schemas.avro import (
+    Array,
+    AvroType,
+    Enum,
+    Field,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Union,
+    branch_record,
+    optional_of,
+)
 from headrace.schemas.defaults import fits_default
+from headrace.schemas.own_columns import METADATA_COLUMNS, METADATA_NAMES, RESERVED_COLUMNS, metadata_fields
+from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from headrace.schemas.avro import AvroSchema
 
+__all__ = [
+    "MAX_DECIMAL_BYTES",
+    "MAX_DECIMAL_PRECISION",
+    "METADATA_COLUMNS",
+    "METADATA_NAMES",
+    "RESERVED_COLUMNS",
+    "ColumnTypes",
+    "Unsupported",
+    "arrow_field",
+    "arrow_type",
+    "column_doc",
+    "leaf_type",
+    "masked_leaf",
+    "metadata_fields",
+    "record_refusals",
+    "refusals",
+    "unsupported",
+]
+
 # Iceberg specification: decimals have a precision of at most 38.
 MAX_DECIMAL_PRECISION = 38
 # 16 bytes hold 38 digits; the decoder's library reads up to 32.
 MAX_DECIMAL_BYTES = 32
-# Reserved by the Iceberg specification or by an engine: Spark refuses a table that has a column of such a name.
-RESERVED_COLUMNS = frozenset({"_file", "_pos", "_deleted", "_spec_id", "_partition", "_row_id"})
-METADATA_COLUMNS: tuple[tuple[str, ice.IcebergType, bool, str], ...] = (
-    ("_kafka_partition", ice.IntegerType(), True, "partition of the event's topic"),
-    (
-        "_kafka_offset",
-        ice.LongType(),
-        True,
-        "offset in that partition; with partition and generation, the row's identity",
-    ),
-    ("_kafka_timestamp", ice.TimestamptzType(), False, "the broker's or producer's timestamp of the event"),
-    ("_kafka_key", ice.BinaryType(), False, "the message's key; null where the key holds a masked field"),
-    ("_schema_id", ice.IntegerType(), True, "the registry's id of the schema that the event was written with"),
-    ("_generation", ice.IntegerType(), True, "counts the topics that this table has followed"),
-)
-METADATA_NAMES = frozenset(name for name, *_ in METADATA_COLUMNS)
-
 _PRIMITIVES: dict[str, ice.IcebergType] = {
     "boolean": ice.BooleanType(),
     "int": ice.IntegerType(),
@@ -79,22 +104,51 @@ _LOGICAL: dict[str, ice.IcebergType] = {
     "timestamp-micros": ice.TimestamptzType(),
     "local-timestamp-millis": ice.TimestampType(),
     "local-timestamp-micros": ice.TimestampType(),
+    "time-millis": ice.StringType(),
+    "time-micros": ice.StringType(),
+    "timestamp-nanos": ice.LongType(),
+    "local-timestamp-nanos": ice.LongType(),
 }
-_REFUSED_LOGICAL = {
-    "time-millis": "carry a time of day as a string or as an int of milliseconds: Spark cannot read Iceberg's time",
-    "time-micros": "carry a time of day as a string or as a long of microseconds: Spark cannot read Iceberg's time",
-    "timestamp-nanos": "use timestamp-micros: tables of Iceberg's format v2 hold microseconds",
-    "local-timestamp-nanos": "use local-timestamp-micros: tables of Iceberg's format v2 hold microseconds",
-    "duration": "carry a duration as a long of a stated unit, or as a string in ISO 8601",
+# What a long of nanoseconds means cannot be seen in its type.
+_NANOS = {
+    "timestamp-nanos": "nanoseconds since 1970-01-01 UTC",
+    "local-timestamp-nanos": "nanoseconds since 1970-01-01, local time without a zone",
 }
+
+
+class Unsupported(NamedTuple):
+    """What of a schema no table can hold.
+
+    Attributes:
+        rule: a stable code: ``UNSUPPORTED_TYPE``, ``EMPTY_STRUCT``, ``FIELD_NAME_CASE_COLLISION``, ``RESERVED_NAME`` or
+            ``INVALID_DEFAULT``.
+        path: where it stands.
+        what: what is wrong.
+        hint: what to write instead.
+    """
+
+    rule: str
+    path: str
+    what: str
+    hint: str
+
+
+def refusals(schema: AvroSchema) -> list[Unsupported]:
+    """Return what of the schema no table can hold; empty if all is well."""
+    return record_refusals(schema.record)
+
+
+def record_refusals(record: Record) -> list[Unsupported]:
+    """Return what of an event's record no table can hold; empty if all is well."""
+    return list(_refusals(record, ""))
 
 
 def unsupported(schema: AvroSchema) -> list[tuple[str, str, str]]:
     """Return what of the schema no table can hold: path, what is wrong, what to write instead; empty if all is well."""
-    return list(_refusals(schema.record, ""))
+    return [(found.path, found.what, found.hint) for found in refusals(schema)]
 
 
-def _refusals(avro_type: AvroType, path: str) -> Iterator[tuple[str, str, str]]:
+def _refusals(avro_type: AvroType, path: str) -> Iterator[Unsupported]:
     match avro_type:
         case Record():
             yield from _record_refusals(avro_type, path)
@@ -104,51 +158,64 @@ def _refusals(avro_type: AvroType, path: str) -> Iterator[tuple[str, str, str]]:
             yield from _refusals(values, f"{path}{{}}")
         case Union():
             inner, optional = optional_of(avro_type)
-            if optional:
-                yield from _refusals(inner, path)
-            else:
-                yield (
-                    path,
-                    "a union of several branches has no column type",
-                    'use ["null", X], or a record with a field a branch',
-                )
+            yield from _refusals(inner, path) if optional else _union_refusals(avro_type, path)
         case _:
             yield from _leaf_refusals(avro_type, path)
 
 
-def _leaf_refusals(leaf: Primitive | Fixed | Enum, path: str) -> Iterator[tuple[str, str, str]]:
+def _leaf_refusals(leaf: Primitive | Fixed | Enum, path: str) -> Iterator[Unsupported]:
+    rule = "UNSUPPORTED_TYPE"
     match leaf:
         case Primitive(name="null"):
-            yield path, "null alone has no column type", 'use ["null", X]'
-        case Primitive(logical=str(logical)) | Fixed(logical=str(logical)) if logical in _REFUSED_LOGICAL:
-            yield path, f"{logical} has no column type that all engines read", _REFUSED_LOGICAL[logical]
+            yield Unsupported(rule, path, "null alone has no column type", 'use ["null", X]')
         case Primitive(logical="decimal", precision=precision) | Fixed(logical="decimal", precision=precision) if not (
             1 <= precision <= MAX_DECIMAL_PRECISION
         ):
-            yield path, f"decimal precision {precision}", f"choose a precision from 1 to {MAX_DECIMAL_PRECISION}"
+            fitting = f"choose a precision from 1 to {MAX_DECIMAL_PRECISION}"
+            yield Unsupported(rule, path, f"decimal precision {precision}", fitting)
         case Fixed(logical="decimal", size=size) if size > MAX_DECIMAL_BYTES:
-            yield path, f"a decimal of {size} bytes", f"{MAX_DECIMAL_BYTES} bytes or fewer hold any precision"
+            fitting = f"{MAX_DECIMAL_BYTES} bytes or fewer hold any precision"
+            yield Unsupported(rule, path, f"a decimal of {size} bytes", fitting)
         case Fixed(size=0):
-            yield path, "a fixed of no bytes has no column type", "leave it out"
+            yield Unsupported(rule, path, "a fixed of no bytes has no column type", "leave it out")
         case _:
             pass
 
 
-def _record_refusals(record: Record, path: str) -> Iterator[tuple[str, str, str]]:
+def _union_refusals(union: Union, path: str) -> Iterator[Unsupported]:
+    if not union.others:
+        yield from _leaf_refusals(Primitive("null"), path)
+    seen: dict[str, str] = {}
+    for branch in branch_record(union).fields:
+        below = f"{path}.{branch.name}"
+        twin = seen.get(branch.name.lower())
+        if twin is not None:
+            what = f"two branches of the union would be the columns {twin} and {branch.name}"
+            yield Unsupported("FIELD_NAME_CASE_COLLISION", below, what, "rename one of the types, or make them one")
+        seen[branch.name.lower()] = branch.name
+        yield from _refusals(branch.type, below)
+
+
+def _record_refusals(record: Record, path: str) -> Iterator[Unsupported]:
     if not record.fields:
-        yield path, "a record without fields has no column type", "give it a field, or leave it out"
+        yield Unsupported(
+            "EMPTY_STRUCT", path, "a record without fields has no column type", "give it a field, or leave it out"
+        )
     seen: dict[str, str] = {}
     for field in record.fields:
         below = f"{path}.{field.name}" if path else field.name
         twin = seen.setdefault(field.name.lower(), field.name)
         if twin != field.name:
-            yield below, f"differs from {twin} in case only", "SQL engines cannot tell them apart: rename one"
+            hint = "SQL engines cannot tell them apart: rename one"
+            yield Unsupported("FIELD_NAME_CASE_COLLISION", below, f"differs from {twin} in case only", hint)
         if not path and field.name in RESERVED_COLUMNS | METADATA_NAMES:
-            yield below, "this name is reserved for the table's own columns", "rename the field"
-        refusals = list(_refusals(field.type, below))
-        yield from refusals
-        if field.has_default and not refusals and not fits_default(field.default, field.type):
-            yield below, "the default is no value of the field's type", "correct it: older events are filled with it"
+            what = "this name is reserved for the table's own columns"
+            yield Unsupported("RESERVED_NAME", below, what, "rename the field")
+        found = list(_refusals(field.type, below))
+        yield from found
+        if field.has_default and not found and not fits_default(field.default, field.type):
+            what = "the default is no value of the field's type"
+            yield Unsupported("INVALID_DEFAULT", below, what, "correct it: older events are filled with it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +243,13 @@ class ColumnTypes:
             name=field.name,
             field_type=self.type(field.type, below),
             # A default makes a column optional: a v2 table has no defaults, so rows from before the field are null.
-            required=not (optional_of(field.type)[1] or field.has_default or below in self.nulled),
-            doc=field.doc or None,
+            required=not (shape(field.type)[1] or field.has_default or below in self.nulled),
+            doc=column_doc(field),
         )
 
     def type(self, avro_type: AvroType, path: str) -> ice.IcebergType:
-        """Return the type of what stands at ``path``; an optional union gives the type of its other branch."""
-        inner, _ = optional_of(avro_type)
+        """Return the type of what stands at ``path``, as its column has it (`headrace.schemas.shapes`)."""
+        inner, _ = shape(avro_type)
         match inner:
             case Record():
                 return self.struct(inner, path)
@@ -191,7 +258,7 @@ class ColumnTypes:
                 return ice.ListType(
                     element_id=element_id,
                     element_type=self.type(items, f"{path}[]"),
-                    element_required=not optional_of(items)[1],
+                    element_required=not shape(items)[1],
                 )
             case Map(values=values):
                 key_id, value_id = self.next_id(), self.next_id()
@@ -200,14 +267,20 @@ class ColumnTypes:
                     key_type=ice.StringType(),
                     value_id=value_id,
                     value_type=self.type(values, f"{path}{{}}"),
-                    value_required=not optional_of(values)[1],
+                    value_required=not shape(values)[1],
                 )
             case _:
                 return leaf_type(inner)
 
 
+def column_doc(field: Field) -> str | None:
+    """Return a column's doc string: the field's own, else what its type does not say."""
+    inner, _ = optional_of(field.type)
+    return field.doc or (_NANOS.get(inner.logical or "") if isinstance(inner, Primitive) else None)
+
+
 def leaf_type(avro_type: AvroType) -> ice.IcebergType:
-    """Return the Iceberg type of an Avro type that holds no other.
+    """Return the Iceberg type of an Avro type that holds no other, neither in Avro nor as a column (`shape`).
 
     Raises:
         ValueError: if there is none; :func:`unsupported` names it beforehand.
@@ -215,8 +288,10 @@ def leaf_type(avro_type: AvroType) -> ice.IcebergType:
     match avro_type:
         case Enum():
             return ice.StringType()
-        case Primitive(logical="decimal") | Fixed(logical="decimal"):
-            return ice.DecimalType(avro_type.precision, avro_type.scale)
+        case Primitive(logical="decimal", precision=digits) | Fixed(logical="decimal", precision=digits) if (
+            1 <= digits <= MAX_DECIMAL_PRECISION
+        ):
+            return ice.DecimalType(digits, avro_type.scale)
         case Primitive(logical=str(logical)) | Fixed(logical=str(logical)) if logical in _LOGICAL:
             return _LOGICAL[logical]
         case Fixed(size=size, logical=None):
@@ -230,9 +305,10 @@ def leaf_type(avro_type: AvroType) -> ice.IcebergType:
 def masked_leaf(avro_type: AvroType) -> str:
     """Return the name of the column type that a field's mask meets, behind optional, array and map.
 
-    A record has no such type and gives ``struct``: only ``replace-with-null`` fits it.
+    A record, a union of several branches and a duration are structs and give ``struct``: only
+    ``replace-with-null`` fits them.
     """
-    inner, _ = optional_of(avro_type)
+    inner, _ = shape(avro_type)
     match inner:
         case Array(items=items):
             return masked_leaf(items)
@@ -242,53 +318,3 @@ def masked_leaf(avro_type: AvroType) -> str:
             return "struct"
         case _:
             return str(leaf_type(inner))
-
-
-def metadata_fields(next_id: Callable[[], int]) -> tuple[ice.NestedField, ...]:
-    """Return the metadata columns that every table carries after the event's own fields."""
-    return tuple(
-        ice.NestedField(field_id=next_id(), name=name, field_type=kind, required=required, doc=doc)
-        for name, kind, required, doc in METADATA_COLUMNS
-    )
-
-
-_ARROW: dict[type[ice.IcebergType], pa.DataType] = {
-    ice.BooleanType: pa.bool_(),
-    ice.IntegerType: pa.int32(),
-    ice.LongType: pa.int64(),
-    ice.FloatType: pa.float32(),
-    ice.DoubleType: pa.float64(),
-    ice.StringType: pa.string(),
-    ice.BinaryType: pa.binary(),
-    ice.DateType: pa.date32(),
-    ice.TimestampType: pa.timestamp("us"),
-    ice.TimestamptzType: pa.timestamp("us", tz="UTC"),
-    ice.UUIDType: pa.binary(16),
-}
-
-
-def arrow_type(kind: ice.IcebergType) -> pa.DataType:
-    """Return the Arrow type that headrace writes for an Iceberg type, with field ids where Parquet wants them."""
-    match kind:
-        case ice.StructType(fields=fields):
-            return pa.struct([arrow_field(field) for field in fields])
-        case ice.ListType():
-            return pa.list_(arrow_field(kind.element_field))
-        case ice.MapType():
-            return pa.map_(arrow_field(kind.key_field), arrow_field(kind.value_field))
-        case ice.DecimalType(precision=precision, scale=scale):
-            return pa.decimal128(precision, scale)
-        case ice.FixedType():
-            return pa.binary(len(kind))
-        case _:
-            return _ARROW[type(kind)]
-
-
-def arrow_field(field: ice.NestedField) -> pa.Field:
-    """Return the Arrow field of an Iceberg field; its id rides in the metadata that Parquet's writer reads."""
-    return pa.field(
-        field.name,
-        arrow_type(field.field_type),
-        nullable=not field.required,
-        metadata={"PARQUET:field_id": str(field.field_id)},
-    )

@@ -39,9 +39,14 @@ def validate(document: Document, model: type[ModelT], faults: list[Fault]) -> Mo
         return model.model_validate(document.value)
     except ValidationError as error:
         # One wrong value in a union is refused once by each of its branches: one fault a place, of no branch's words.
+        # Where one branch finds fault with what is inside, the value is of that branch: the others' words do not count.
         found: dict[str, Fault] = {}
-        for detail in error.errors(include_url=False, include_input=False, include_context=False):
-            if detail["type"] == "extra_forbidden":
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        deep = {_real_path(document.value, detail["loc"]) for detail in details}
+        above = {path[:length] for path in deep for length in range(len(path))}
+        for detail in details:
+            other_branch = detail["type"] != "missing" and _real_path(document.value, detail["loc"]) in above
+            if detail["type"] == "extra_forbidden" or other_branch:
                 continue
             fault = _value_fault(document, model, detail)
             place = str(fault) if detail["type"] == "missing" else fault.where
@@ -49,6 +54,38 @@ def validate(document: Document, model: type[ModelT], faults: list[Fault]) -> Mo
                 found[place] = Fault(fault.where, "another kind of value is wanted here", found[place].hint)
         faults.extend(found.values())
         return None
+
+
+def valid_part(document: Document, model: type[ModelT]) -> ModelT | None:
+    """Return what a document says without the values that its model refuses; None if no model is left.
+
+    :func:`validate` has told these values. What else is wrong can then be found in the same run.
+    """
+    value = document.value
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False, include_input=False, include_context=False):
+            value = _without(value, _real_path(document.value, detail["loc"]))
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _without(value: Any, path: Sequence[Key]) -> Any:
+    """Return a copy without what stands at a path; without the whole list for one of its items, so places stay true."""
+    while path and not isinstance(path[-1], str):
+        path = path[:-1]
+    if not path:
+        return None
+    key, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        kept = {name: inner for name, inner in value.items() if rest or name != key}
+        return {name: _without(inner, rest) if name == key else inner for name, inner in kept.items()}
+    if isinstance(value, list):
+        return [_without(inner, rest) if index == key else inner for index, inner in enumerate(value)]
+    return value
 
 
 # A long or odd key is not shown: it may be a value that lost its colon.

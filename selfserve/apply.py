@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from headrace.governance.applied import mark_applied
-from headrace.producers.positions import positions_topic
-from headrace.schemas.catalog import load_table, open_catalog
-from headrace.schemas.errors import Held, NotApplied
-from headrace.schemas.policy import masks_over
-from headrace.schemas.registry import Registry
-from headrace.sinks.evolution import follow, followed_version
-from headrace.sinks.hold import check_not_held
-from headrace.sinks.tables import ensure_table
-from headrace.streams.admin import Admin
+from headrace.schemas.errors import UserError
+from headrace.schemas.names import ProductName
+from headrace.selfserve.resources.clients import Clients
+from headrace.selfserve.resources.difference import DONE, Difference, Kind
+from headrace.selfserve.resources.left_over import left_overs, look_around
+from headrace.selfserve.resources.parts import Part, parts_of, topics_of, walk
+from headrace.selfserve.resources.topic import DEAD_LETTER_RETENTION_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection
 
-    from pyiceberg.catalog import Catalog
-
+    from headrace.schemas.errors import HeadraceError
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.policy import PiiPolicy
-    from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema
+    from headrace.selfserve.resources.parts import Resource
 
-# A dead letter waits for a person: three months outlast any absence.
-DEAD_LETTER_RETENTION_MS = 90 * 24 * 3_600_000
-# Letters are few, and one partition shows them in the order in which they were refused.
-DEAD_LETTER_PARTITIONS = 1
-# A letter is its message and six headers, of which the longest holds a topic's name of up to 249 bytes.
-DEAD_LETTER_EXTRA_BYTES = 16 * 1024
-_MAX_BYTES = "max.message.bytes"
-_RETENTION = "retention.ms"
+__all__ = ["DEAD_LETTER_RETENTION_MS", "Applied", "apply", "apply_each"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,153 +29,155 @@ class Applied:
 
     Attributes:
         made: what was made or changed, in order, as people call it: ``topic operations.flights``.
-        found: how many things were there already.
-        warnings: differences that apply does not mend, with what to do.
-        held: products that were not changed because an operator holds them; each is among the warnings too.
+        found: how many things were there already, and as the files want them.
+        undone: what was not done, by the name of its part, with why and what to do.
+        failures: what could not be done, by the name of its part.
+        complete: whether everything that the files promise is there.
     """
 
     made: tuple[str, ...]
     found: int
-    warnings: tuple[str, ...]
-    held: tuple[str, ...] = ()
+    undone: tuple[tuple[str, Difference], ...] = ()
+    failures: tuple[tuple[str, HeadraceError], ...] = ()
+    complete: bool = True
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know, a sentence each."""
+        return tuple(_warning(name, difference) for name, difference in self.undone)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Products that were not changed because an operator holds them; each is among the warnings too."""
+        return tuple(name for name, difference in self.undone if difference.kind is Kind.HELD)
 
 
-def apply(mesh: Mesh, progress: Callable[[str], None]) -> Applied:
-    """Make the topics, dead-letter topics, subjects, namespaces and tables of every product, where they are missing.
+def apply(mesh: Mesh, progress: Callable[[str], None], allow_destroy: Collection[str] = ()) -> Applied:
+    """Do what `apply_each` does, and raise what went wrong once everything else is done.
 
-    Nothing is ever deleted. Schemas are registered here and nowhere else; the subject's level is set first, so that it
-    holds for the first registration already. A run that fails half way may simply be repeated. A product whose table
-    would change, and which an operator holds, is left as it is and told of.
+    Raises:
+        HeadraceError: the first of what `apply_each` returns as failures.
+        UserError: if a schema was not registered because it is not compatible.
+        Unavailable, SettingsError: as `apply_each`.
+    """
+    applied = apply_each(mesh, progress, allow_destroy)
+    for _, failure in applied.failures:
+        raise failure
+    for _, difference in applied.undone:
+        if difference.cause == "schema-refused":
+            where = difference.thing.removeprefix("subject ")
+            raise UserError("; ".join([difference.why, *difference.details]), where=where, hint=difference.next)
+    return applied
+
+
+def apply_each(mesh: Mesh, progress: Callable[[str], None], allow_destroy: Collection[str] = ()) -> Applied:
+    """Make what `plan` shows: topics, dead-letter topics, subjects, namespaces and tables of every product.
+
+    Schemas are registered here and nowhere else; the subject's level is set first, so that it holds for the first
+    registration already. Trouble with one product stops no other. A run that fails half way may simply be repeated.
+    A product whose table would change, and which an operator holds, is left as it is and told of.
 
     Args:
         mesh: the mesh in its environment.
-        progress: is told each thing that was made.
+        progress: is told each thing that was made or changed, after it was.
+        allow_destroy: the names of products of which events, or all there is, may be destroyed.
 
     Raises:
-        Unavailable: if broker, registry or a catalog does not answer, or a catalog refuses the credentials.
-        UserError: if the registry finds a schema incompatible, or a server refuses what the contract asks for.
-        SettingsError: if a secret is missing, or the broker refuses the credentials.
+        Unavailable: if Kafka or the registry does not answer.
+        SettingsError: if a secret is missing, or Kafka refuses the credentials.
+        UserError: if a name in ``allow_destroy`` is none of a product.
     """
-    run = _Run(progress)
-    environment = mesh.environment
-    admin = Admin(environment.kafka_config())
-    _apply_topics(mesh, admin, run)
-    with Registry(environment.registry_config()) as registry:
-        for domain in mesh.all_domains:
-            catalog = open_catalog(environment, domain)
-            for product in domain.products.values():
-                try:
-                    _apply_product(catalog, product, mesh.policy, registry, run)
-                except Held as error:
-                    run.held(product, error)
-    return run.applied()
+    allowed = {_product_name(name) for name in allow_destroy}
+    with Clients(mesh.environment) as clients:
+        run = _Run(clients, progress, allowed)
+        clients.look_at_topics(topics_of(mesh))
+        for part in parts_of(mesh):
+            run.part(part)
+        left = left_overs(mesh, look_around(mesh, clients))
+        for each in left:
+            run.left_over(Part(str(each.name), (each,)))
+        known = {product.name for product in mesh.all_products} | {each.name for each in left}
+        for name in sorted(allowed - known):
+            run.nothing_of(name)
+        return run.applied()
 
 
 class _Run:
-    """Collects what a run did and tells of it."""
+    """Mends what differs, and collects what it did."""
 
-    def __init__(self, progress: Callable[[str], None]) -> None:
+    def __init__(self, clients: Clients, progress: Callable[[str], None], allowed: Collection[ProductName]) -> None:
+        self._clients = clients
         self._progress = progress
+        self._allowed = {str(name) for name in allowed}
         self._made: list[str] = []
         self._found = 0
-        self._warnings: list[str] = []
-        self._held: list[str] = []
+        self._undone: list[tuple[str, Difference]] = []
+        self._failures: list[tuple[str, HeadraceError]] = []
+        self._complete = True
 
-    def note(self, thing: str, *, made: bool) -> None:
-        if not made:
-            self._found += 1
-            return
-        self._made.append(thing)
-        self._progress(thing)
+    def part(self, part: Part) -> None:
+        """Mend a part of the mesh."""
+        left = self._mend(part)
+        self._undone += [(part.name, difference) for difference in left]
+        if any(difference.kind is not Kind.WARNING for difference in left):
+            self._complete = False
 
-    def warn(self, warning: str) -> None:
-        self._warnings.append(warning)
+    def left_over(self, part: Part) -> None:
+        """Delete what a product has left, if that is allowed. The files promise nothing of it."""
+        named = part.name in self._allowed
+        left = [each for each in self._mend(part, left_over=True) if named or each.kind is Kind.DESTROY]
+        self._undone += [(part.name, difference) for difference in left]
+        if named and left:
+            self._complete = False
 
-    def held(self, product: Product, error: Held) -> None:
-        name = str(product.name)
-        self._held.append(name)
-        self.warn(f"{name} was not changed because it is {error.what}; headrace release {name}, then headrace apply")
+    def nothing_of(self, name: ProductName) -> None:
+        """Note that something may be destroyed that is not there: a name misspelt, or a run that is repeated."""
+        why = "nothing of it is there to destroy"
+        self._undone.append((str(name), Difference(Kind.WARNING, "nothing-left", f"product {name}", why=why)))
 
     def applied(self) -> Applied:
-        return Applied(tuple(self._made), self._found, tuple(self._warnings), tuple(self._held))
+        """Return what was done."""
+        return Applied(
+            tuple(self._made),
+            self._found,
+            tuple(self._undone),
+            tuple(self._failures),
+            complete=self._complete and not self._failures,
+        )
+
+    def _mend(self, part: Part, *, left_over: bool = False) -> list[Difference]:
+        """Mend what may be mended of a part; return what differs still."""
+        mended: list[Difference] = []
+
+        def mend(resource: Resource, differences: tuple[Difference, ...]) -> None:
+            for difference in differences:
+                if difference.kind in DONE or (difference.kind is Kind.DESTROY and part.name in self._allowed):
+                    resource.apply(self._clients, difference)
+                    mended.append(difference)
+                    self._made.append(str(difference))
+                    self._progress(str(difference))
+            if not left_over and all(difference.kind is Kind.WARNING for difference in differences):
+                self._found += 1
+
+        section = walk(part, self._clients, mend)
+        if section.trouble is not None:
+            self._failures.append((part.name, section.trouble))
+        # What stands behind a trouble was not tried, and the trouble says what is to be done.
+        done = DONE if section.trouble is not None else frozenset()
+        return [each for each in section.differences if each not in mended and each.kind not in done]
 
 
-def _apply_topics(mesh: Mesh, admin: Admin, run: _Run) -> None:
-    positions = positions_topic(mesh.environment.topic_prefix)
-    _apply_topic(admin, positions, 1, {"cleanup.policy": "compact"}, run)
-    for product in mesh.all_products:
-        contract = product.contract
-        wanted = {} if contract.retention_ms is None else {_RETENTION: str(contract.retention_ms)}
-        _apply_topic(admin, product.topic, contract.partitions, wanted, run)
-        letter_bytes = int(admin.config(product.topic)[_MAX_BYTES]) + DEAD_LETTER_EXTRA_BYTES
-        letters = {_RETENTION: str(DEAD_LETTER_RETENTION_MS), _MAX_BYTES: str(letter_bytes)}
-        _apply_topic(admin, product.dead_letter_topic, DEAD_LETTER_PARTITIONS, letters, run)
+def _warning(name: str, difference: Difference) -> str:
+    if difference.kind is Kind.HELD:
+        return f"{name} was not changed because it is {difference.why}; {difference.next}"
+    if difference.kind is Kind.WARNING:
+        return f"{difference}: {difference.why}"
+    reasons = "; ".join([difference.why, *difference.details])
+    return f"{difference}: not done, because {reasons}; {difference.next}"
 
 
-def _apply_topic(admin: Admin, name: str, partitions: int, wanted: Mapping[str, str], run: _Run) -> None:
-    made = admin.create(name, partitions=partitions, config=wanted)
-    changes: dict[str, str] = {}
-    if not made:
-        there = admin.topic(name).partitions
-        if there != partitions:
-            run.warn(
-                f"topic {name} has {there} partitions and the contract says {partitions}: apply does not change that, "
-                "because keys would move; correct the contract, or publish a product of a new name"
-            )
-        config = admin.config(name)
-        changes = {setting: value for setting, value in wanted.items() if config.get(setting) != value}
-        if changes:
-            admin.set_config(name, changes)
-    run.note(f"topic {name}" + (f" ({', '.join(sorted(changes))})" if changes else ""), made=made or bool(changes))
-
-
-def _apply_product(catalog: Catalog, product: Product, policy: PiiPolicy, registry: Registry, run: _Run) -> None:
-    """Make subject and table, one after the other: the auditor wonders about a version that no table marks as applied.
-
-    Raises:
-        Held: if the table would have to follow, and an operator holds it.
-    """
-    if registry.lookup(product.subject, product.schema) is None:
-        # Nobody should publish in a version that the table must not follow yet.
-        with suppress(NotApplied):
-            check_not_held(load_table(catalog, product), product)
-    registered = _apply_subject(product, registry, run)
-    versions = registry.versions(product.subject)
-    masks = masks_over(product.masks, policy, [version.schema for version in versions])
-    _apply_table(catalog, replace(product, masks=masks), versions, registered, run)
-
-
-def _apply_subject(product: Product, registry: Registry, run: _Run) -> RegisteredSchema:
-    level = product.contract.compatibility
-    if registry.compatibility(product.subject) != level:
-        run.note(f"level {level} of subject {product.subject}", made=True)
-    # Set in any case: an equal level may be the registry's own, which somebody else may change.
-    registry.set_compatibility(product.subject, level)
-    there = registry.lookup(product.subject, product.schema)
-    registered = there or registry.register(product.subject, product.schema)
-    run.note(f"version {registered.version} of subject {product.subject}", made=there is None)
-    return registered
-
-
-def _apply_table(
-    catalog: Catalog,
-    product: Product,
-    versions: Sequence[RegisteredSchema],
-    registered: RegisteredSchema,
-    run: _Run,
-) -> None:
-    """Make the table, or have it follow the subject's versions: the very commit that a sink would make later.
-
-    The contract's own version is marked as applied, whoever has registered it; the others are as they were.
-    """
+def _product_name(text: str) -> ProductName:
     try:
-        before = followed_version(load_table(catalog, product))
-        made = False
-    except NotApplied:
-        before = followed_version(ensure_table(catalog, product))
-        made = True
-    after = followed_version(follow(catalog, product, versions))
-    marked = mark_applied(catalog, product, registered.id)
-    changed = after != before or marked
-    news = f" (version {after if after != before else registered.version})" if changed and not made else ""
-    run.note(f"table {product.name}{news}", made=made or changed)
+        return ProductName.parse(text)
+    except ValueError as error:
+        raise UserError(str(error), hint="name a product as plan does") from None

@@ -22,10 +22,13 @@ from headrace.selfserve.commands import (
     INTERRUPTED,
     Session,
     build,
+    check,
     data,
+    export,
     govern,
     operate,
     platform,
+    resources,
     status,
     subscribe,
 )
@@ -103,7 +106,7 @@ def headrace(
     context.obj = Session(mesh, environment, debug)
 
 
-for commands in (build, platform, status, data, subscribe, operate, govern):
+for commands in (build, check, platform, resources, status, data, subscribe, export, operate, govern):
     app.add_typer(commands.app)
 
 

@@ -23,6 +23,7 @@ from headrace.schemas.mesh_files import CONTRACT_FILE, DOMAIN_FILE, DOMAINS_FOLD
 from headrace.schemas.names import ProductName
 from headrace.schemas.types import unsupported
 from headrace.selfserve.blanks import DEFAULT_KEY, Blank, domain_text
+from headrace.selfserve.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ class Answers:
         key: the field whose events must stay in order.
         description: what the domain is about; counts for a new domain alone.
         inputs: names of the products that it is derived from.
+        kind: what its events tell (usual: derived where there are inputs, event else).
     """
 
     owner: str | None = None
@@ -52,6 +54,7 @@ class Answers:
     key: str | None = None
     description: str | None = None
     inputs: Sequence[str] = ()
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,20 @@ class Place:
             raise self._unwritable(error) from None
 
     def _blank(self, answers: Answers) -> Blank:
+        kind = answers.kind or (Kind.DERIVED if answers.inputs else Kind.EVENT)
+        if kind is Kind.DERIVED and not answers.inputs:
+            raise UserError(
+                "a derived product says what it is made from",
+                where=str(self.name),
+                hint="name a product with --from DOMAIN.PRODUCT, once for each",
+            )
         blank = Blank(
             name=self.name,
             owner=_text(answers.owner, "owner") or self.usual_owner,
             purpose=_text(answers.purpose, "purpose"),
             key=_text(answers.key, "key") or DEFAULT_KEY,
             inputs=self._inputs(answers.inputs),
+            kind=kind,
         )
         _check_key(blank)
         return blank

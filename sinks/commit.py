@@ -23,6 +23,7 @@ from pyiceberg.table.update import (
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from headrace.schemas.errors import Bug, Stale
+from headrace.sinks import partition_types  # noqa: F401 - mends what manifests hold
 from headrace.streams.ledger import BEGINNING_KEY, PROPERTY_KEY, SUMMARY_KEY
 
 if TYPE_CHECKING:

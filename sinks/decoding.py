@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.schemas.errors import ProductStopped, Refusal, SchemaError
+from headrace.schemas.changes import column_paths
+from headrace.schemas.errors import Refusal
 from headrace.schemas.masking import Masker
-from headrace.schemas.policy import is_masked, masks_over
-from headrace.schemas.types import unsupported
+from headrace.schemas.product import RefusedVersions
+from headrace.schemas.verdicts import Verdicts
 from headrace.sinks.batch import Chunk, Letter
-from headrace.sinks.evolution import follow, followed_version, version_of, versions_of
+from headrace.sinks.evolution import REFUSED_VERSION, follow, followed_version, foreign, refused_version, versions_of
 from headrace.sinks.files import Shape
 from headrace.streams.decode import Decoder
 from headrace.streams.masked import masks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from headrace.schemas.masks import Mask
     from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema, Registry
+    from headrace.schemas.registered import RegisteredSchema, UnreadableSchema
+    from headrace.schemas.registry import Registry
     from headrace.streams.frames import Frame
 
 # Reasons of dead letters, beside those of a `Refusal`.
@@ -70,15 +71,20 @@ class Decoding:
         self._decoders: dict[int, Decoder] = {}
         self._refusals: dict[int, Refusal] = {}
         self._refused_until_s = 0.0
-        self._shape = self._shaped((), product.masks)
+        # By number. What the registry loses while the sink runs is not forgotten: its events may still be on their way.
+        self._known: dict[int, RegisteredSchema | UnreadableSchema] = {}
+        self._verdicts = Verdicts.of(product, policy, ())
+        self._noted: Mapping[str, Mask] = {}
         self._newest = 0
+        self._shapes: dict[int, Shape] = {}
 
     def chunk(self, frame: Frame) -> Chunk:
         """Decode a frame. What cannot be decoded becomes letters; nothing of a message's content is ever raised.
 
         Raises:
             Unavailable: registry, catalog or storage does not answer; the frame can be decoded again.
-            ProductStopped: the table cannot follow the version that the events were written with.
+            ProductStopped: no table can follow the version that the events were written with, and the contract lets
+                them wait; or the table has no room for a version, because somebody else has changed it.
         """
         if frame.schema_id is None:
             return _refused(frame, None)
@@ -106,30 +112,32 @@ class Decoding:
 
         Raises:
             Unavailable: registry, catalog or storage does not answer.
-            ProductStopped: the table cannot follow a version.
+            ProductStopped: the table has no room for a version, because somebody else has changed it.
         """
-        if followed_version(table) > self._newest or not masks_of(table).keys() <= self._shape.product.masks.keys():
-            self._follow(self._versions())
-        return self._shape
+        followed = followed_version(table)
+        if followed != self._newest or not masks_of(table).keys() <= self._noted.keys():
+            self._follow()
+        if followed not in self._shapes:
+            self._shapes[followed] = self._shaped(followed)
+        return self._shapes[followed]
 
     def _decoder(self, schema_id: int) -> Decoder | Refusal:
         known = self._decoders.get(schema_id) or self._refusal(schema_id)
         if known is not None:
             return known
-        try:
-            version = version_of(self._registry, self._product, schema_id)
-        except Refusal as refusal:
-            self._refusals[schema_id] = refusal
-            return refusal
-        except SchemaError as error:
-            raise _not_carried(self._product, error) from None
-        faults = unsupported(version.schema)
-        if faults:
-            path, what, hint = faults[0]
-            raise _not_carried(self._product, SchemaError(what, path=path, hint=hint))
-        self._follow(self._versions())
-        decoder = self._decoders[schema_id] = Decoder(version.schema, schema_id)
-        return decoder
+        self._follow()
+        version, refused = self._verdicts.by_id.get(schema_id), self._verdicts.refusal(schema_id)
+        if version is not None:
+            decoder = self._decoders[schema_id] = Decoder(version.schema, schema_id)
+            return decoder
+        if refused is None:
+            refusal = foreign(self._registry, self._product, schema_id)
+        elif self._product.contract.refused_versions is RefusedVersions.DEAD_LETTER:
+            refusal = Refusal(REFUSED_VERSION, str(refused))
+        else:
+            raise refused_version(self._product, refused)
+        self._refusals[schema_id] = refusal
+        return refusal
 
     def _refusal(self, schema_id: int) -> Refusal | None:
         now_s = self._clock_s()
@@ -138,32 +146,37 @@ class Decoding:
             self._refused_until_s = now_s + REFUSED_S
         return self._refusals.get(schema_id)
 
-    def _versions(self) -> Sequence[RegisteredSchema]:
-        try:
-            return versions_of(self._registry, self._product)
-        except SchemaError as error:
-            raise _not_carried(self._product, error) from None
-
-    def _follow(self, versions: Sequence[RegisteredSchema]) -> None:
-        # A field is masked if the contract or *any* version of the subject tags it, or ever did.
-        masks = masks_over(self._product.masks, self._policy, [version.schema for version in versions])
-        table = follow(self._catalog, replace(self._product, masks=masks), versions)
-        self._shape = self._shaped(versions, {**masks_of(table), **masks})
+    def _follow(self) -> None:
+        known, versions = self._known, versions_of(self._registry, self._product)
+        found = {version.version: version for version in versions}
+        made_anew = any(number in known and known[number].id != each.id for number, each in found.items())
+        if made_anew or found.keys() - known.keys():
+            self._known = found if made_anew else known | found
+            self._verdicts = Verdicts.of(self._product, self._policy, self._known.values())
+        table = follow(self._catalog, self._product, self._verdicts)
+        self._noted = masks_of(table)
         # The registry may have lost versions that the table has followed: they are not asked for again and again.
         self._newest = followed_version(table)
+        self._shapes.clear()
 
-    def _shaped(self, versions: Sequence[RegisteredSchema], masks: Mapping[str, Mask]) -> Shape:
-        reader = versions[-1].schema if versions else self._product.schema
-        key_masked = any(is_masked(path, masks) for path in self._product.contract.key)
+    def _shaped(self, followed: int) -> Shape:
+        """Return how events become rows of a table that has followed versions up to this one."""
+        held, lineage = self._verdicts.held(followed), self._verdicts.lineage
+        # A field is masked if the contract or *any* version of the subject tags it, or ever did.
+        masks = self._verdicts.masks_with(self._noted, followed)
+        columns = column_paths(lineage.steps[held.version].columns) if held else {}
+        names = {
+            schema_id: lineage.column_names(held.version, version.version)
+            for schema_id, version in self._verdicts.by_id.items()
+            if held is not None
+        }
         return Shape(
-            replace(self._product, masks=masks), reader.record, Masker(masks, self._hmac_key), key_masked=key_masked
+            self._product,
+            held.schema.record if held else self._product.schema.record,
+            Masker(masks.at(columns) if held else self._product.masks, self._hmac_key),
+            key_masked=masks.mask_key(self._product.contract.key, lineage),
+            names=names,
         )
-
-
-def _not_carried(product: Product, error: SchemaError) -> ProductStopped:
-    return ProductStopped(
-        f"a registered version cannot be carried into a table: {error.what}", where=product.subject, hint=error.hint
-    )
 
 
 def _refused(frame: Frame, refusal: Refusal | None) -> Chunk:

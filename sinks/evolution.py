@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.table.update import AssertCurrentSchemaId, AssertTableUUID, SetPropertiesUpdate
+from pyiceberg.table.update import AssertCurrentSchemaId, RemovePropertiesUpdate, SetPropertiesUpdate
 
-from headrace.schemas.catalog import catalog_errors, load_table
-from headrace.schemas.changes import AddColumn, Change, MakeOptional, Rename, Reorder, Widen
+from headrace.schemas.changes import AddColumn, Change, MakeOptional, Rename, Reorder, Widen, column_paths
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
-from headrace.schemas.evolution import step
-from headrace.schemas.masks import Mask
-from headrace.schemas.types import unsupported
+from headrace.schemas.verdicts import nulls_wanted, pending
 from headrace.sinks.hold import check_not_held
+from headrace.sinks.table_changes import TableChange, change_table
 from headrace.streams.masked import MASK_PROPERTIES, masks_of
+from headrace.streams.versions import VERSION_PROPERTY, followed_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.table.update import TableUpdate
     from pyiceberg.table.update.schema import UpdateSchema
 
+    from headrace.schemas.masks import Mask
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema, Registry
+    from headrace.schemas.registered import RegisteredSchema, UnreadableSchema
+    from headrace.schemas.registry import Registry
+    from headrace.schemas.verdicts import PendingVersion, RefusedVersion, Verdicts
 
-# The newest version of the subject that the table has followed. It never goes back.
-VERSION_PROPERTY = "headrace.schema-version"
+__all__ = [
+    "REFUSED_VERSION",
+    "VERSION_PROPERTY",
+    "follow",
+    "followed_version",
+    "foreign",
+    "noted_properties",
+    "refused_version",
+    "versions_of",
+]
+
+# What a dead letter of a refused version says.
+REFUSED_VERSION = "refused-version"
 
 
-def followed_version(table: Table) -> int:
-    """Return the newest version of the subject that the table has followed; 0: none yet."""
-    return int(table.properties.get(VERSION_PROPERTY, "0"))
-
-
-def versions_of(registry: Registry, product: Product) -> Sequence[RegisteredSchema]:
+def versions_of(registry: Registry, product: Product) -> Sequence[RegisteredSchema | UnreadableSchema]:
     """Return the versions of the product's own subject, in order, at least one.
 
     Raises:
-        SchemaError: if a version is no Avro, or Avro that headrace cannot carry.
         Unavailable: if the registry does not answer, or has lost the subject: that says nothing of any event.
     """
-    versions = registry.versions(product.subject)
+    versions = registry.all_versions(product.subject)
     if not versions:
         raise Unavailable(
             "the schema registry knows no version of this subject",
@@ -55,92 +61,113 @@ def versions_of(registry: Registry, product: Product) -> Sequence[RegisteredSche
     return versions
 
 
-def version_of(registry: Registry, product: Product, schema_id: int) -> RegisteredSchema:
-    """Return the version of the product's own subject that has this id.
+def foreign(registry: Registry, product: Product, schema_id: int) -> Refusal:
+    """Return why an id that is no version of the product's own subject is refused.
+
+    ``unknown-schema`` if the registry does not know it, ``foreign-schema`` if it belongs to others.
 
     Raises:
-        Refusal: ``unknown-schema`` if the registry does not know the id, ``foreign-schema`` if it belongs to others.
-        SchemaError, Unavailable: as `versions_of`.
+        Unavailable: if the registry does not answer.
     """
-    for registered in versions_of(registry, product):
-        if registered.id == schema_id:
-            return registered
-    with suppress(SchemaError):
-        registry.schema(schema_id)
-    raise Refusal("foreign-schema", f"schema id {schema_id} is no version of {product.subject}")
+    try:
+        with suppress(SchemaError):
+            registry.schema(schema_id)
+    except Refusal as unknown:
+        return unknown
+    return Refusal("foreign-schema", f"schema id {schema_id} is no version of {product.subject}")
 
 
-def follow(catalog: Catalog, product: Product, versions: Sequence[RegisteredSchema]) -> Table:
-    """Change the product's table so that it can hold events of these versions; return it as it is then.
+def refused_version(product: Product, refused: RefusedVersion) -> ProductStopped:
+    """Return the error of events of a version that no table can follow, where the contract lets them wait."""
+    return ProductStopped(
+        f"the table cannot follow version {refused.version} of {product.subject}: {refused.fault}",
+        where=f"topic {product.topic}",
+        hint=refused.next_step(product),
+    )
 
-    Each version that the table has not followed lands as one commit, in order, with the product's masks (`masks_of`).
-    Nothing happens where the table has room for all versions and knows the masks.
-    Safe to repeat and to run beside others: whoever comes second finds it done.
+
+def follow(catalog: Catalog, product: Product, verdicts: Verdicts) -> Table:
+    """Change the product's table so that it can hold events of all versions that are not refused; return it then.
+
+    Each version that the table has not followed lands as one commit, in order, with the masks of the columns that it
+    then has (`ColumnMasks.noted`): exactly the changes that `pending` predicts. Nothing happens where the table has
+    followed all versions and has noted the masks. Safe to repeat and to run beside others: whoever comes second finds
+    it done.
 
     Raises:
-        ProductStopped: if a version asks for what Iceberg does not allow.
+        ProductStopped: if somebody else has changed the table so that it has no room for a version.
         Held: if an operator holds the product, and the table wants a change.
+        NotApplied: if there is no table.
         Unavailable: if catalog or storage does not answer; the change may or may not have landed: call again.
     """
-    table = load_table(catalog, product)
-    for registered in sorted(versions, key=lambda version: version.version):
-        # Another worker may land first: bounded, because each failure means that somebody made progress.
-        for _ in range(10):
-            known = masks_of(table)
-            masks = {**known, **product.masks}
-            wanted = _wanted(table, replace(product, masks=masks), registered)
-            if followed_version(table) >= registered.version and not wanted and masks == known:
-                break
-            properties = {VERSION_PROPERTY: str(max(registered.version, followed_version(table)))}
-            properties |= {f"{MASK_PROPERTIES}{path}": str(mask) for path, mask in masks.items()}
+    seen: list[Table] = []
+
+    def decide(table: Table) -> TableChange | None:
+        seen[:] = [table]
+        change = _wanted(table, product, verdicts)
+        if change is not None:
             check_not_held(table, product)
-            _commit(catalog, product, table, wanted, properties)
-            table = load_table(catalog, product)
-        else:
-            raise Unavailable("others change the table's schema all the time", where=f"table {product.name}")
-    return table
+        return change
+
+    # One change a version, one for the masks; whoever still finds something then has company that undoes it.
+    for _ in range(len(verdicts.versions) + 2):
+        if not change_table(catalog, product, decide):
+            return seen[0]
+    raise Unavailable("others change the table all the time", where=f"table {product.name}", hint="it is tried again")
 
 
-def _wanted(table: Table, product: Product, registered: RegisteredSchema) -> tuple[Change, ...]:
-    """Return what the table lacks for a version. One that was followed lacks something once a mask becomes null."""
-    nulled = frozenset(path for path, mask in product.masks.items() if mask is Mask.REPLACE_WITH_NULL)
-    faults = [SchemaError(what, path=path, hint=hint) for path, what, hint in unsupported(registered.schema)]
-    if faults:
-        raise _cannot_follow(product, registered, faults[0])
-    made = step(table.schema().fields, registered.schema.record, nulled, wider_has_room=True)
-    if made.refused:
-        refused = made.refused[0]
-        raise _cannot_follow(product, registered, SchemaError(refused.what, path=refused.path, hint=refused.hint))
-    wanted = made.changes
-    # A column that an operator has dropped since does not come back.
-    followed = followed_version(table) >= registered.version
-    return tuple(change for change in wanted if isinstance(change, MakeOptional)) if followed else wanted
+def noted_properties(masks: Mapping[str, Mask]) -> dict[str, str]:
+    """Return the properties of a table that note masks."""
+    return {f"{MASK_PROPERTIES}{path}": str(mask) for path, mask in masks.items()}
 
 
-def _cannot_follow(product: Product, registered: RegisteredSchema, error: SchemaError) -> ProductStopped:
-    return ProductStopped(
-        f"the table cannot follow version {registered.version} of {product.subject}: {error.what}",
-        where=f"table {product.name}",
-        hint=error.hint,
-    )
+def _wanted(table: Table, product: Product, verdicts: Verdicts) -> TableChange | None:
+    """Return the next change that the table lacks: a version that it has not followed, or masks of one that it has."""
+    columns, followed, known = table.schema().fields, followed_version(table), masks_of(table)
+    masks = verdicts.masks_with(known, followed)
+    new = next(pending(columns, followed, verdicts, known), None)
+    if new is not None:
+        _check_room(product, new)
+        changes, after, version = new.step.changes, column_paths(new.step.columns), new.version
+    else:
+        held = verdicts.held(followed)
+        if held is None:
+            return None
+        # A column that an operator has dropped does not come back: only what a mask became is looked at.
+        version, after = held.version, column_paths(columns)
+        changes = nulls_wanted(columns, masks.at(column_paths(verdicts.lineage.steps[version].columns)))
+    noted = masks.noted(verdicts.lineage, version)
+    # A path that another column takes now is no earlier name any more (see `noted`).
+    taken = [path for path in known.keys() - noted.keys() if path in after and path not in column_paths(columns)]
+    lacking = {path: mask for path, mask in noted.items() if known.get(path) != mask}
+    if new is None and not (changes or lacking or taken):
+        return None
+    properties = {VERSION_PROPERTY: str(max(version, followed)), **noted_properties(lacking)}
+    updates: list[TableUpdate] = [*_staged(table, changes), SetPropertiesUpdate(updates=properties)]
+    if taken:
+        updates.append(RemovePropertiesUpdate(removals=[f"{MASK_PROPERTIES}{path}" for path in taken]))
+    # The masks are noted by the names of columns, so they hold for this schema alone.
+    same = AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id})
+    return TableChange((same,), tuple(updates))
 
 
-def _commit(
-    catalog: Catalog, product: Product, table: Table, wanted: Sequence[Change], properties: Mapping[str, str]
-) -> None:
+def _check_room(product: Product, new: PendingVersion) -> None:
+    if new.step.refused:
+        refused = new.step.refused[0]
+        fault = f"{refused.path}: {refused.what}" if refused.path else refused.what
+        raise ProductStopped(
+            f"the table cannot follow version {new.version} of {product.subject} as it is now: {fault}",
+            where=f"table {product.name}",
+            hint="somebody else has changed the table's columns: take that change back, or drop that column",
+        )
+
+
+def _staged(table: Table, changes: Sequence[Change]) -> tuple[TableUpdate, ...]:
     update = table.update_schema()
-    for change in wanted:
+    for change in changes:
         _stage(update, change)
     updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
-    requirements = (
-        AssertTableUUID(uuid=table.metadata.table_uuid),
-        AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id}),
-    )
-    with catalog_errors(f"table {product.name}"):
-        try:
-            catalog.commit_table(table, requirements, (*updates, SetPropertiesUpdate(updates=dict(properties))))
-        except CommitFailedException:
-            return
+    return updates
 
 
 def _stage(update: UpdateSchema, change: Change) -> None:

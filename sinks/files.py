@@ -1,9 +1,15 @@
-"""Data files: decoded chunks become one Parquet file of the table's columns, with what Iceberg wants to know of it."""
+"""Data files: decoded chunks become Parquet files of the table's columns, one a partition.
+
+A partitioned table's rows are brought into the order of their partitions, and within one into the table's sort order;
+then the files are written one after another, so that late events of hundreds of partitions take no more memory than
+those of one.
+"""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,15 +24,17 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record as PartitionValues
 
 from headrace.schemas.catalog import catalog_errors
+from headrace.schemas.changes import column_paths
 from headrace.schemas.errors import ProductStopped
 from headrace.schemas.stamps import holdable
 from headrace.schemas.types import METADATA_NAMES, arrow_field
 from headrace.sinks.evolution import followed_version
+from headrace.sinks.partitioning import layout_of
 from headrace.streams.columns import Columns
 from headrace.streams.masked import masks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyiceberg.table import Table
 
@@ -34,9 +42,13 @@ if TYPE_CHECKING:
     from headrace.schemas.masking import Masker
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Chunk
+    from headrace.sinks.partitioning import Part
 
 # Engines split work by row groups and skip by their statistics: fewer than 400,000 rows cost both.
 ROW_GROUP_ROWS = 500_000
+# A file takes some 10 ms and some kB of metadata: a batch of more files would take minutes, and queries with it. A year
+# of hours has 8,784.
+MAX_PARTITIONS = 10_000
 # Offsets and times ascend mostly, so their differences are tiny; the others repeat, which dictionaries hold best.
 _DELTA = ("_kafka_offset", "_kafka_timestamp")
 _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
@@ -44,24 +56,24 @@ _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A written file and what it was written for: it can be committed only while all that still is the table's own.
+    """Written files and what they were written for: they can be committed only while all that still is the table's own.
 
     ``version`` is the subject's version that the table had followed, ``masked`` the paths that it masked: either may
     have grown since.
     """
 
-    file: DataFile | None
+    files: tuple[DataFile, ...]
     schema_id: int
     spec_id: int
     version: int
     masked: frozenset[str]
 
     @classmethod
-    def for_(cls, table: Table, file: DataFile | None) -> Self:
-        """Return a file that was written for the table as it is in this handle."""
+    def for_(cls, table: Table, files: tuple[DataFile, ...]) -> Self:
+        """Return files that were written for the table as it is in this handle."""
         metadata = table.metadata
         return cls(
-            file,
+            files,
             metadata.current_schema_id,
             metadata.default_spec_id,
             followed_version(table),
@@ -69,8 +81,8 @@ class Written:
         )
 
     def fits(self, table: Table) -> bool:
-        """Tell whether the table still has schema, partitioning, version and masks that the file was written for."""
-        return self == Written.for_(table, self.file)
+        """Tell whether the table still has schema, partitioning, version and masks that the files were written for."""
+        return self == Written.for_(table, self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +94,29 @@ class Shape:
         reader: the newest schema that the table has followed.
         masker: the product's masks.
         key_masked: whether a key field is masked: then the column ``_kafka_key`` is null.
+        names: by schema id, where the table's columns stand in events of that version (`Lineage.column_names`).
     """
 
     product: Product
     reader: Record
     masker: Masker
     key_masked: bool
+    names: Mapping[int, Mapping[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
 
     def rows(self, table: Table, chunks: Sequence[Chunk], generation: int) -> pa.Table:
         """Return the chunks' rows in the table's columns, masked."""
         fields = table.schema().fields
-        schema = pa.schema([arrow_field(field) for field in fields])
-        columns = Columns([field for field in fields if field.name not in METADATA_NAMES], self.reader, self.masker)
+        schema = pa.schema([arrow_field(each) for each in fields])
+        columns = Columns([each for each in fields if each.name not in METADATA_NAMES], self.reader, self.masker)
+        # What no version has put into the table holds no event's values, whatever its name.
+        strange = dict.fromkeys(column_paths(columns.fields))
         batches = []
         for chunk in chunks:
             if not len(chunk):
                 continue
-            arrays = dict(zip((field.name for field in columns.fields), columns.of(chunk.events), strict=True))
+            names = self.names.get(chunk.schema_id)
+            found = columns.of(chunk.events, {} if names is None else {**strange, **names})
+            arrays = dict(zip((each.name for each in columns.fields), found, strict=True))
             arrays |= self._metadata(chunk, generation)
             batches.append(pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema))
         return pa.Table.from_batches(batches, schema=schema)
@@ -119,21 +137,40 @@ class Shape:
 
 
 def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
-    """Write rows as one data file of the table. A batch without rows makes no file.
+    """Write rows as data files of the table, one a partition. A batch without rows makes no file.
+
+    If the table has a sort order, the rows of each file are sorted by it; otherwise they stay in their order.
 
     Raises:
         Unavailable: if storage fails (a full disk, a time-out); nothing is committed, the rows can be written again.
-        ProductStopped: if the table is partitioned, which this version does not write.
+        ProductStopped: if the table has a partition spec that this version cannot write, or the rows lie in too many
+            partitions.
     """
     metadata = table.metadata
-    if not metadata.spec().is_unpartitioned():
+    found = layout_of(metadata.spec().fields, metadata.sort_order(), table.schema())
+    if found is None:
         raise ProductStopped(
-            "the table has a partition spec, which this version of headrace cannot write",
+            "the table has a partition spec that this version of headrace cannot write",
             where=f"table {product.name}",
             hint="take the partition spec back, or upgrade headrace",
         )
     if not rows.num_rows:
-        return Written.for_(table, None)
+        return Written.for_(table, ())
+    layout, is_sorted = found
+    count, parts = layout.split(rows)
+    if count > MAX_PARTITIONS:
+        raise ProductStopped(
+            f"the rows of one batch lie in {count:,} partitions, and each would be a file of its own",
+            where=f"table {product.name}",
+            hint="partition the table by fewer values, such as day in the place of hour, or bucket[16] of a field",
+        )
+    order_id = metadata.default_sort_order_id if is_sorted else None
+    return Written.for_(table, tuple(_write(table, part, order_id, product) for part in parts))
+
+
+def _write(table: Table, part: Part, order_id: int | None, product: Product) -> DataFile:
+    metadata, rows = table.metadata, part.rows
+    # Its partition is not in the path: a value may be longer than a file's name may be, and paths stand in messages.
     path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
     with catalog_errors(f"table {product.name}"):
         output = table.io.new_output(path)
@@ -147,19 +184,18 @@ def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
         stats_columns=compute_statistics_plan(table.schema(), metadata.properties),
         parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
     )
-    file = DataFile.from_args(
+    return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,
         file_format=FileFormat.PARQUET,
-        partition=PartitionValues(),
+        partition=PartitionValues(*part.values),
         file_size_in_bytes=size_bytes,
-        sort_order_id=None,
+        sort_order_id=order_id,
         spec_id=metadata.default_spec_id,
         equality_ids=None,
         key_metadata=None,
         **statistics.to_serialized_dict(),
     )
-    return Written.for_(table, file)
 
 
 def _writer_options(schema: pa.Schema) -> dict[str, object]:

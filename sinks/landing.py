@@ -25,6 +25,7 @@ from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
 from headrace.sinks.attempts import Attempts
 from headrace.sinks.commit import check_fence
+from headrace.sinks.evolution import REFUSED_VERSION
 from headrace.sinks.files import write_rows
 from headrace.sinks.hold import check_not_held
 from headrace.sinks.stops import topic_made_anew
@@ -177,10 +178,12 @@ class Landing:
         return sum(len(chunk) for chunk in self.chunks)
 
     def _refuse_flood(self) -> None:
-        refused = len(self.letters)
+        # What the contract sends to the dead letters is no fault that they would hide.
+        unread = [letter for letter in self.letters if letter.reason != REFUSED_VERSION]
+        refused = len(unread)
         if refused + self.rows >= _MANY_ROWS and refused > self.rows:
             raise ProductStopped(
-                f"{refused:,} of {refused + self.rows:,} messages cannot be read ({self.letters[0].reason})",
+                f"{refused:,} of {refused + self.rows:,} messages cannot be read ({unread[0].reason})",
                 where=f"topic {self.desk.product.topic}",
                 hint="see which schema their producer uses; nothing was committed, and the sink starts from here again",
             )
@@ -211,7 +214,7 @@ class Landing:
         self._written = write_rows(table, rows, self.desk.product)
 
     def _stage(self, table: Table, ledger: Ledger) -> Staged:
-        files = [self._written.file] if self._written and self._written.file else []
+        files = self._written.files if self._written else ()
         after = ledger.advanced(self.ranges)
         staged = self._attempts.stage(table, files, after)
         self._after[staged.snapshot_id] = after

@@ -10,17 +10,23 @@ from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExists
 from pyiceberg.schema import Schema
 
 from headrace.schemas.catalog import catalog_errors, identifier_of
+from headrace.schemas.changes import column_ids
+from headrace.schemas.evolution import first_step
 from headrace.schemas.masks import Mask
-from headrace.schemas.types import ColumnTypes, metadata_fields
+from headrace.schemas.types import metadata_fields
+from headrace.sinks.evolution import noted_properties
+from headrace.streams.versions import VERSION_PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.types import NestedField
 
     from headrace.schemas.avro import AvroSchema
-    from headrace.schemas.product import Product
+    from headrace.schemas.product import Contract, Product
+    from headrace.schemas.verdicts import Verdicts
 
 # Measured: with these, a commit costs the same after 2,000 commits as after 20; without, it grows with every snapshot.
 # No retry property: other engines would obey it, and headrace's own commits never go through pyiceberg's retries.
@@ -35,15 +41,29 @@ TABLE_PROPERTIES: Mapping[str, str] = {
 
 
 def table_schema(schema: AvroSchema, masks: Mapping[str, Mask]) -> Schema:
-    """Return the Iceberg schema of a new table: the event's fields, then the metadata columns."""
-    ids = count(1)
+    """Return the Iceberg schema of a table for one version: the event's fields, then the metadata columns."""
     nulled = frozenset(path for path, mask in masks.items() if mask is Mask.REPLACE_WITH_NULL)
-    columns = ColumnTypes(lambda: next(ids), nulled)
-    return Schema(*columns.struct(schema.record).fields, *metadata_fields(columns.next_id))
+    return _with_metadata(first_step(schema.record, nulled).columns)
 
 
-def ensure_table(catalog: Catalog, product: Product) -> Table:
+def _with_metadata(columns: tuple[NestedField, ...]) -> Schema:
+    ids = count(1 + max(column_ids(columns), default=0))
+    return Schema(*columns, *metadata_fields(lambda: next(ids)))
+
+
+def table_properties(contract: Contract) -> dict[str, str]:
+    """Return the properties of a product's table that do not change by themselves: headrace's and the contract's."""
+    return {**contract.table_properties, **TABLE_PROPERTIES, "comment": contract.purpose}
+
+
+def ensure_table(catalog: Catalog, product: Product, verdicts: Verdicts | None = None) -> Table:
     """Return the product's table; make namespace and table if they are not there. An existing table is left as it is.
+
+    Args:
+        catalog: the catalog of the product's domain.
+        product: the product.
+        verdicts: all versions of its subject, judged: the new table is as if it had followed each of them from the
+            beginning, and has noted their masks. None: it is made for the contract's schema, and follows later.
 
     Raises:
         Unavailable: if catalog or storage does not answer, or the catalog refuses the credentials.
@@ -51,14 +71,18 @@ def ensure_table(catalog: Catalog, product: Product) -> Table:
         ProductStopped: if the table's metadata is damaged.
     """
     identifier = identifier_of(product)
+    schema, properties = table_schema(product.schema, product.masks), table_properties(product.contract)
+    if verdicts is not None and verdicts.versions:
+        newest = verdicts.versions[-1].version
+        schema = _with_metadata(verdicts.lineage.columns)
+        properties |= {
+            VERSION_PROPERTY: str(newest),
+            **noted_properties(verdicts.masks.noted(verdicts.lineage, newest)),
+        }
     with catalog_errors(f"table {product.name}"):
         with contextlib.suppress(NamespaceAlreadyExistsError):
             catalog.create_namespace(identifier[0])
         try:
-            return catalog.create_table(
-                identifier,
-                schema=table_schema(product.schema, product.masks),
-                properties={**TABLE_PROPERTIES, "comment": product.contract.purpose},
-            )
+            return catalog.create_table(identifier, schema=schema, properties=properties)
         except TableAlreadyExistsError:
             return catalog.load_table(identifier)

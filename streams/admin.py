@@ -12,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public name
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    ConfigSource,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -29,17 +30,34 @@ Answer = TypeVar("Answer")
 # A healthy broker answers an admin request within a second; a controller that moves needs some more.
 REQUEST_TIMEOUT_S = 15.0
 _VISIBLE_S = 0.02
+_OWN_SETTING = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # has no annotations
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # has no annotations
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as the broker knows it. ``id`` is Kafka's UUID, another one when a topic is made anew."""
+    """A topic as the broker knows it.
+
+    Attributes:
+        name: its name.
+        id: Kafka's UUID, another one when a topic is made anew.
+        partitions: how many it has.
+        replicas: how many copies each partition has, at least; 0: not known.
+    """
 
     name: str
     id: str
     partitions: int
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A topic's settings: those that hold now, defaults included, and the names of those that were set for it."""
+
+    values: Mapping[str, str]
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +106,14 @@ class Admin:
                 if error.args[0].name() in UNKNOWN_TOPIC:
                     continue
                 raise self._error(error, name) from None
-            found[name] = Topic(name, _text(str(described.topic_id)), len(described.partitions))
+            copies = min((len(partition.replicas) for partition in described.partitions), default=0)
+            found[name] = Topic(name, _text(str(described.topic_id)), len(described.partitions), copies)
         return found
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all topics that these credentials may see, Kafka's own left out."""
+        metadata = self._request(lambda: self._client.list_topics(timeout=self._timeout["request_timeout"]))
+        return frozenset(name for name in metadata.topics if not name.startswith("__"))
 
     def topic(self, name: str) -> Topic:
         """Return a topic.
@@ -133,19 +157,42 @@ class Admin:
             if error.args[0].name() == "TOPIC_ALREADY_EXISTS":
                 return False
             raise self._error(error, name) from None
-        deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while name not in self.find(name):
-            if time.monotonic() > deadline:
-                raise Unavailable("the topic was made and is not seen yet", where=name, hint="try again")
-            time.sleep(_VISIBLE_S)
+        self._wait_until(lambda: name in self.find(name), "the topic was made and is not seen yet", name)
+        return True
+
+    def delete(self, name: str) -> bool:
+        """Delete a topic and its events; False if there is none. It is gone when this returns.
+
+        Raises:
+            UserError: if the broker refuses.
+        """
+        future = self._request(lambda: self._client.delete_topics([name], **self._timeout))[name]
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].name() in UNKNOWN_TOPIC:
+                return False
+            raise self._error(error, name) from None
+        self._wait_until(lambda: name not in self.find(name), "the topic was deleted and is still seen", name)
         return True
 
     def config(self, topic: str) -> Mapping[str, str]:
         """Return the topic's settings that hold now, defaults included."""
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        futures = self._request(lambda: self._client.describe_configs([resource], **self._timeout))
-        entries = self._result(futures[resource], topic)
-        return {name: str(entry.value) for name, entry in entries.items()}
+        return self.settings(topic)[topic].values
+
+    def settings(self, *topics: str) -> Mapping[str, Settings]:
+        """Return the settings of several topics that exist, in one request."""
+        if not topics:
+            return {}
+        resources = {ConfigResource(ResourceType.TOPIC, topic): topic for topic in topics}
+        futures = self._request(lambda: self._client.describe_configs(list(resources), **self._timeout))
+        found = {}
+        for resource, future in futures.items():
+            entries = self._result(future, resource.name)
+            own = (name for name, entry in entries.items() if entry.source == _OWN_SETTING)
+            values = {name: str(entry.value) for name, entry in entries.items()}
+            found[resources[resource]] = Settings(values, frozenset(own))
+        return found
 
     def set_config(self, topic: str, config: Mapping[str, str]) -> None:
         """Set some of a topic's settings and leave the others.
@@ -166,6 +213,13 @@ class Admin:
         asked = {TopicPartition(topic.name, partition): spec for partition in range(topic.partitions)}
         futures = self._request(lambda: self._client.list_offsets(asked, isolation_level=isolation, **self._timeout))
         return {place.partition: self._result(future, topic.name).offset for place, future in futures.items()}
+
+    def _wait_until(self, seen: Callable[[], bool], what: str, name: str) -> None:
+        deadline = time.monotonic() + REQUEST_TIMEOUT_S
+        while not seen():
+            if time.monotonic() > deadline:
+                raise Unavailable(what, where=name, hint="try again")
+            time.sleep(_VISIBLE_S)
 
     def _request(self, request: Callable[[], Answer]) -> Answer:
         try:

@@ -13,6 +13,7 @@ from headrace.streams.history import read_ledger
 from headrace.streams.past import Past
 from headrace.streams.portions import Portion, Span
 from headrace.streams.starts import Seeker, Start
+from headrace.streams.versions import followed_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,10 +112,11 @@ class Beginnings:
 
     def _history(self, table: Table, spans: Mapping[int, Span]) -> Iterator[Portion | None]:
         """Yield the rows of the spans, and None while they are read."""
-        past = Past(table, self._course.product, self._pinned.columns)
+        held = followed_version(table)
+        past = Past(table, self._course.product, self._pinned.relations.columns(held))
         # A window may take longer than a member of a group may be silent.
         for read in in_thread(past.rows(spans)):
-            yield None if read is None else self._pinned.rows(*read)
+            yield None if read is None else self._pinned.rows(*read, held)
         for partition, span in spans.items():
             # Behind the last row may lie control records and what became dead letters.
             yield Portion(partition, self._pinned.nothing, end=span.end, from_history=True)

@@ -6,24 +6,39 @@ import datetime as dt
 import decimal
 import uuid
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Field, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.avro import (
+    Array,
+    AvroType,
+    Field,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Union,
+    branch_record,
+    optional_of,
+)
+from headrace.schemas.defaults import branch_of_default
 from headrace.schemas.masking import map_items, map_values, nulls, without_nulls
+from headrace.schemas.shapes import duration, shape, time_text
 from headrace.schemas.types import arrow_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headrace.schemas.masking import Masker
 
 _EPOCH_DATE = dt.date(1970, 1, 1)
 # As many digits as a table's decimal has at most; Python's own default rounds to 28.
 _DIGITS = decimal.Context(prec=38)
+_SAME_NAMES: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +55,50 @@ class Columns:
     reader: Record
     masker: Masker
 
-    def of(self, events: pa.StructArray) -> list[pa.Array]:
+    def of(self, events: pa.StructArray, names: Mapping[str, str | None] = _SAME_NAMES) -> list[pa.Array]:
         """Return one array a column, in the table's order, masked, of the type that the table's Arrow schema names.
 
         Args:
             events: the events as decoded with the schema they were written with.
+            names: for the path of a column, the field's own name in the record of the events that its parent is there;
+                None: the events lack it, even if they have another field of its name. A path that is not in it has the
+                same name in both. See :class:`headrace.schemas.lineage.Lineage`.
 
         Raises:
             pa.ArrowInvalid: if a value does not fit its column; never where the table has followed the event's schema.
         """
-        return [self._column(events, field, self.reader, "") for field in self.fields]
+        shaping = _Shaping(self.masker, names)
+        return [shaping.column(events, field, self.reader, "") for field in self.fields]
 
-    def _column(self, parent: pa.StructArray, field: ice.NestedField, reader: Record | None, path: str) -> pa.Array:
+
+@dataclass(frozen=True, slots=True)
+class _Shaping:
+    masker: Masker
+    names: Mapping[str, str | None]
+
+    def column(self, parent: pa.StructArray, field: ice.NestedField, reader: Record | None, path: str) -> pa.Array:
         below = f"{path}.{field.name}" if path else field.name
+        # The table has the names of the newest version that it has followed, which is the reader.
         known = reader.field(field.name) if reader is not None else None
-        index = parent.type.get_field_index(field.name)
+        name = self.names.get(below, field.name)
+        index = -1 if name is None else parent.type.get_field_index(name)
         if index >= 0:
             child = _child(parent, index, required=field.required)
-            array = self._shaped(child, field.field_type, known.type if known else None, below)
+            array = self.shaped(child, field.field_type, known.type if known else None, below)
         else:
-            array = _filled(len(parent), field.field_type, known)
+            filled = _filled(len(parent), field.field_type, known)
+            # A default's own fields are named as the reader names them, and may be masked as well.
+            plainly = _Shaping(self.masker, _SAME_NAMES)
+            array = plainly.shaped(filled, field.field_type, known.type if known else None, below)
         masked = self.masker.masked(below, array)
         return _required(masked, parent) if field.required and masked.null_count else masked
 
-    def _shaped(self, array: pa.Array, kind: ice.IcebergType, reader: AvroType | None, path: str) -> pa.Array:
-        inner = optional_of(reader)[0] if reader is not None else None
+    def shaped(self, array: pa.Array, kind: ice.IcebergType, reader: AvroType | None, path: str) -> pa.Array:
+        inner = shape(reader)[0] if reader is not None else None
         match kind:
             case ice.StructType(fields=fields):
                 record = inner if isinstance(inner, Record) else None
-                children = [self._column(array, field, record, path) for field in fields]
+                children = [self.column(array, field, record, path) for field in fields]
                 mask = array.is_null() if array.null_count else None
                 return pa.StructArray.from_arrays(children, fields=list(arrow_type(kind)), mask=mask)
             case ice.ListType():
@@ -81,7 +111,7 @@ class Columns:
                 return array.cast(arrow_type(kind))
 
     def _nested(self, kind: ice.IcebergType, reader: AvroType | None, path: str) -> Callable[[pa.Array], pa.Array]:
-        return lambda array: self._shaped(array, kind, reader, path)
+        return lambda array: self.shaped(array, kind, reader, path)
 
 
 def _child(parent: pa.StructArray, index: int, *, required: bool) -> pa.Array:
@@ -108,11 +138,11 @@ def default_value(default: Any, avro_type: AvroType) -> Any:
     """Return the Python value of a schema's JSON default, as Arrow takes it.
 
     Source: Avro 1.12 specification, "field default values": bytes and fixed are strings of code points 0 to 255,
-    logical types are given as their underlying type; a union's default is of any of its branches.
+    logical types are given as their underlying type; a union's default is of the first of its branches that it fits.
     """
     match avro_type:
         case Union():
-            return None if default is None else default_value(default, optional_of(avro_type)[0])
+            return _union_default(default, avro_type)
         case Record(fields=fields):
             return {field.name: default_value(default.get(field.name, field.default), field.type) for field in fields}
         case Array(items=items):
@@ -121,12 +151,28 @@ def default_value(default: Any, avro_type: AvroType) -> Any:
             return [(key, default_value(value, values)) for key, value in default.items()]
         case Primitive(logical=str(logical)):
             return _logical_default(default, avro_type, logical)
-        case Fixed(logical="decimal", scale=scale):
-            return _decimal(default.encode("latin-1"), scale)
-        case Fixed() | Primitive(name="bytes"):
+        case Fixed():
+            return _fixed_default(default.encode("latin-1"), avro_type)
+        case Primitive(name="bytes"):
             return default.encode("latin-1")
         case _:
             return default
+
+
+def _union_default(default: Any, union: Union) -> Any:
+    if default is None:
+        return None
+    inner, optional = optional_of(union)
+    if optional:
+        return default_value(default, inner)
+    place = branch_of_default(default, union)
+    return {branch_record(union).fields[place].name: default_value(default, union.others[place])}
+
+
+def _fixed_default(raw: bytes, avro_type: Fixed) -> Any:
+    if avro_type.logical == "decimal":
+        return _decimal(raw, avro_type.scale)
+    return duration(raw) if avro_type.logical == "duration" else raw
 
 
 def _logical_default(default: Any, avro_type: Primitive, logical: str) -> Any:
@@ -136,7 +182,10 @@ def _logical_default(default: Any, avro_type: Primitive, logical: str) -> Any:
         return uuid.UUID(default).bytes
     if logical == "date":
         return _EPOCH_DATE + dt.timedelta(days=default)
-    return default * 1_000 if logical.endswith("millis") else default
+    micros = default * 1_000 if logical.endswith("millis") else default
+    if logical.startswith("time-"):
+        return time_text(micros)
+    return micros
 
 
 def _decimal(raw: bytes, scale: int) -> decimal.Decimal:

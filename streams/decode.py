@@ -17,7 +17,6 @@ import os
 import struct
 import tempfile
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fastavro
@@ -26,11 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datafusion import SessionConfig, SessionContext
 
-from headrace.schemas.avro import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from headrace.schemas.avro import Field, Fixed, Primitive, Record
+from headrace.schemas.plain import Speller
+from headrace.streams.branches import AS_WRITTEN, has_unions, reader_schema, reshaper
 from headrace.streams.storable import unstorable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from headrace.schemas.avro import AvroSchema
 
@@ -62,7 +63,8 @@ class Decoded:
     """Decoded values.
 
     Attributes:
-        events: one struct a value that could be decoded, in order, shaped as the writer's schema says.
+        events: one struct a value that could be decoded, in order, shaped as the writer's schema says; unions and
+            durations are structs (`headrace.schemas.shapes`), times of day Arrow's ``time64``.
         refused: positions of the values that could not be decoded, ascending.
     """
 
@@ -80,10 +82,17 @@ class Decoder:
 
     def __init__(self, schema: AvroSchema, schema_id: int) -> None:
         self._header = _HEADER.pack(MAGIC, schema_id)
-        self._plain = fastavro.parse_schema(_spelt(schema.record, _names(), _checked))
-        self._prefix = _container_prefix(_guarded(schema))
+        self._plain = fastavro.parse_schema(Speller(_checked).record(schema.record))
+        # DataFusion resolves namespaces differently and trips over a logical type on a type that does not carry it,
+        # which the specification has readers ignore; so there is nothing left to resolve or to ignore.
+        guarded = Speller(_logical).record(_guarded(schema.record))
+        self._prefix = _container_prefix(json.dumps(guarded).encode())
         self._scratch = _Scratch()
-        self._type = _unguarded(self._read(b"", 0)).type
+        self._columns: pa.Schema | None = None
+        if has_unions(schema.record):
+            self._columns = reader_schema(guarded, pa.schema(self._read(b"", 0).type))
+        self._reshape = reshaper(schema.record)
+        self._type = self._events(self._read(b"", 0)).type
 
     def decode(self, values: pa.BinaryArray) -> Decoded:
         """Decode up to :data:`MAX_BLOCK_ROWS` values (header included, no nulls).
@@ -150,7 +159,12 @@ class Decoder:
             batch = self._read(body, rows)
         except Exception:  # noqa: BLE001 - DataFusion raises bare Exception for whatever the bytes spoil
             return None
-        return _unguarded(batch) if self._holds(batch, rows) else None
+        return self._events(batch) if self._holds(batch, rows) else None
+
+    def _events(self, batch: pa.StructArray) -> pa.StructArray:
+        """Return the events without header and sentinel, in the shape of columns."""
+        events = pa.StructArray.from_arrays(batch.flatten()[1:-1], fields=list(batch.type)[1:-1])
+        return self._reshape(events) if self._reshape else events
 
     def _holds(self, batch: pa.StructArray, rows: int) -> bool:
         if len(batch) != rows:
@@ -169,14 +183,14 @@ class Decoder:
             # A context a block, because a context remembers what it knows of a path. A batch of exactly `rows` rows
             # and the limit, because DataFusion's Avro reader never ends on a block with bytes behind its last row.
             settings = SessionConfig().with_batch_size(max(rows, 1)).with_target_partitions(1)
-            table = SessionContext(settings).read_avro(path, file_extension="").limit(rows).to_arrow_table()
-        events = table.combine_chunks().to_struct_array()
-        return events.chunk(0) if events.num_chunks == 1 else events.combine_chunks()
-
-
-def _unguarded(events: pa.StructArray) -> pa.StructArray:
-    """Return the events without header and sentinel."""
-    return pa.StructArray.from_arrays(events.flatten()[1:-1], fields=list(events.type)[1:-1])
+            read = SessionContext(settings).read_avro(path, schema=self._columns, file_extension="")
+            table = read.limit(rows).to_arrow_table()
+        batches = table.to_batches()
+        if len(batches) == 1:
+            return batches[0].to_struct_array()
+        # None, of no rows. Arrow has no kernels for unions that would join arrays, or make an empty one from no array.
+        empty = [pa.nulls(0, field.type) for field in table.schema]
+        return pa.RecordBatch.from_arrays(empty, schema=table.schema).to_struct_array()
 
 
 def _fixed_bytes(array: pa.FixedSizeBinaryArray) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -185,48 +199,17 @@ def _fixed_bytes(array: pa.FixedSizeBinaryArray) -> np.ndarray[Any, np.dtype[np.
     return flat[array.offset * width : (array.offset + len(array)) * width]
 
 
-def _guarded(schema: AvroSchema) -> bytes:
-    names = _names()
-    plain = _spelt(schema.record, names, _logical)
-    header = {"name": _HEADER_FIELD, "type": {"type": "fixed", "name": next(names), "size": HEADER_BYTES}}
-    sentinel = {"name": _SENTINEL_FIELD, "type": {"type": "fixed", "name": next(names), "size": _SENTINEL_BYTES}}
-    return json.dumps({**plain, "fields": [header, *plain["fields"], sentinel]}).encode()
-
-
-def _names() -> Iterator[str]:
-    return (f"T{number}" for number in count())
-
-
-def _spelt(avro_type: AvroType, names: Iterator[str], logical: Callable[[Primitive | Fixed], dict[str, Any]]) -> Any:
-    """Spell a resolved type out in the plainest JSON: only what the bytes depend on, each named type by a fresh name.
-
-    DataFusion resolves namespaces differently and trips over a logical type on a type that does not carry it, which
-    the specification has readers ignore; here there is nothing left to resolve or to ignore.
-    """
-    match avro_type:
-        case Record(fields=fields):
-            members = [{"name": field.name, "type": _spelt(field.type, names, logical)} for field in fields]
-            return {"type": "record", "name": next(names), "fields": members}
-        case Array(items=items):
-            return {"type": "array", "items": _spelt(items, names, logical)}
-        case Map(values=values):
-            return {"type": "map", "values": _spelt(values, names, logical)}
-        case Union(branches=branches):
-            return [_spelt(branch, names, logical) for branch in branches]
-        case Enum(symbols=symbols):
-            return {"type": "enum", "name": next(names), "symbols": symbols}
-        case Fixed():
-            return {"type": "fixed", "name": next(names), "size": avro_type.size, **logical(avro_type)}
-        case Primitive():
-            # A null that is not spelt plainly makes DataFusion read an optional field as a union of two branches.
-            own = logical(avro_type)
-            return {"type": avro_type.name, **own} if own else avro_type.name
+def _guarded(record: Record) -> Record:
+    """Return what a value and its sentinel are as a record."""
+    header = Field(_HEADER_FIELD, Fixed("", HEADER_BYTES), "", (), (), has_default=False, default=None)
+    sentinel = Field(_SENTINEL_FIELD, Fixed("", _SENTINEL_BYTES), "", (), (), has_default=False, default=None)
+    return Record("", (header, *record.fields, sentinel), "")
 
 
 def _logical(avro_type: Primitive | Fixed) -> dict[str, Any]:
     if avro_type.logical == "decimal":
         return {"logicalType": "decimal", "precision": avro_type.precision, "scale": avro_type.scale}
-    return {"logicalType": avro_type.logical} if avro_type.logical else {}
+    return {"logicalType": avro_type.logical} if avro_type.logical and avro_type.logical not in AS_WRITTEN else {}
 
 
 def _checked(avro_type: Primitive | Fixed) -> dict[str, Any]:

@@ -31,18 +31,19 @@ import faust
 from faust.exceptions import ValueDecodeError
 from mode.supervisors import CrashingSupervisor
 
-from headrace.schemas.errors import Refusal, SchemaError, Unavailable, UserError
+from headrace.schemas.errors import Refusal, Unavailable, UserError
+from headrace.schemas.registered import UnreadableSchema
 from headrace.schemas.registry import Registry
-from headrace.schemas.types import unsupported
 from headrace.streams.admin import Admin
 from headrace.streams.decode import HEADER_BYTES, MAGIC
 from headrace.streams.faust_broker import broker_settings
 from headrace.streams.faust_worker import MeshApp, SafeStream
-from headrace.streams.pinned import NO_SCHEMA_ID, NULL_VALUE, UNDECODABLE
+from headrace.streams.naming import Naming
+from headrace.streams.pinned import NO_SCHEMA_ID, NULL_VALUE
 from headrace.streams.portions import Poison
-from headrace.streams.resolution import unreadable
+from headrace.streams.relations import faults
 from headrace.streams.values import EventReader
-from headrace.streams.versions import Versions
+from headrace.streams.versions import Versions, contract_version, lineage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema
+    from headrace.streams.versions import Registered
 
 LOGGER = logging.getLogger("headrace.faust")
 # Measured: with these a worker that was killed is missed after 6 s, the broker's lowest default bound; with Faust's own
@@ -126,10 +127,11 @@ def faust_topic(
 ) -> TopicT:
     """Return a product's topic for an application: agents are given its events as dicts, keys as bytes.
 
-    Events of every version of the product's subject are read as the version of the mesh's contract: fields that it does
-    not have are left out, defaults fill those that an event lacks. Values are those that a `Subscriber` gives: datetime
-    with UTC, date, Decimal, UUID, bytes. PII is not masked. What a subscriber refuses as poison is poison here, and an
-    event of a version that cannot be read as the contract's ends the worker with a `UserError`, and comes again.
+    Events of every version of the product's subject are read as the version of the mesh's contract: fields are followed
+    through renames by alias, those that it does not have are left out, defaults fill those that an event lacks. Values
+    are those that a `Subscriber` gives: datetime with UTC, date, Decimal, UUID, bytes. PII is not masked. What a
+    subscriber refuses as poison is poison here, and an event of a version that cannot be read as the contract's ends
+    the worker with a `UserError`, and comes again.
 
     Each event is decoded by itself, in some tens of microseconds, because Faust hands them over one at a time. A
     schema id that is new is looked up in a thread, and the loop goes on.
@@ -162,7 +164,7 @@ class ProductSchema(faust.Schema[Any, Any]):
         self.refused = 0
         self._product = product
         self._on_poison = on_poison
-        self._versions = Versions(product, (), lambda: registry.versions(product.subject), registry.schema)
+        self._versions = Versions(product, (), lambda: registry.all_versions(product.subject), registry.schema)
         self._readers: dict[int, EventReader] = {}
 
     def compile(self, app: Any, **handlers: Any) -> Any:  # noqa: ARG002 - what Faust's own handlers do is not wanted
@@ -201,20 +203,23 @@ class ProductSchema(faust.Schema[Any, Any]):
             self._readers[schema_id] = self._reader(await self._look_up(schema_id))
         return self._readers[schema_id].read(data)
 
-    def _reader(self, version: RegisteredSchema) -> EventReader:
+    def _reader(self, version: Registered) -> EventReader:
         """Return what reads events of a version; raises UserError if nothing can read them as the contract's."""
-        carried = [(path, what) for path, what, _ in unsupported(version.schema)]
-        faults = carried or unreadable(version.schema.record, self._product.schema.record)
-        if faults:
-            path, what = faults[0]
-            raise UserError(
-                f"events of version {version.version} cannot be read as the contract has them: {path}: {what}",
-                where=f"subject {self._product.subject}",
-                hint="bring this mesh's folder up to date, and start the application again",
-            )
-        return EventReader(version.schema, version.id, self._product.schema)
+        if isinstance(version, UnreadableSchema):
+            raise self._unreadable(version, version.what, "start it behind them")
+        own = contract_version(self._product, self._versions.all)
+        names = Naming(lineage_of([*self._versions.all, own]), own).in_event(version)
+        found = faults(version, own, names)
+        if found:
+            hint = "bring this mesh's folder up to date, and start the application again"
+            raise self._unreadable(version, ": ".join(found[0]), hint)
+        return EventReader(version.schema, version.id, self._product.schema, names)
 
-    async def _look_up(self, schema_id: int) -> RegisteredSchema:
+    def _unreadable(self, version: Registered, why: str, hint: str) -> UserError:
+        what = f"events of version {version.version} cannot be read as the contract has them: {why}"
+        return UserError(what, where=f"subject {self._product.subject}", hint=hint)
+
+    async def _look_up(self, schema_id: int) -> Registered:
         """Return the version behind an id; waits for the registry as long as it does not answer."""
         told = False
         while True:
@@ -225,8 +230,6 @@ class ProductSchema(faust.Schema[Any, Any]):
                     LOGGER.warning("waiting for the schema registry: %s", error)
                 told = True
                 await asyncio.sleep(_REGISTRY_RETRY_S)
-            except SchemaError as error:
-                raise Refusal(UNDECODABLE, error.what) from None
             else:
                 if isinstance(found, Refusal):
                     raise found

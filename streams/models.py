@@ -1,4 +1,8 @@
-"""Events as a pydantic model or a dataclass: whether it fits the schema, and making events of it."""
+"""Events as a pydantic model or a dataclass: whether it fits the schema, and making events of it.
+
+A field of a union is a model of its branches, each of which may be None (`headrace.schemas.shapes`); one of a time of
+day is a text, or a `datetime.time` that pydantic makes of it.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, get
 import pydantic
 from pyiceberg import types as ice
 
-from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, optional_of
+from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record
 from headrace.schemas.errors import Refusal, UserError
+from headrace.schemas.shapes import shape
 from headrace.schemas.types import leaf_type
 
 if TYPE_CHECKING:
@@ -44,7 +49,8 @@ _HOLDS: Mapping[type[ice.IcebergType], tuple[type, ...]] = {
     ice.TimestampType: (dt.datetime,),
     ice.TimestamptzType: (dt.datetime,),
 }
-_PLAIN = frozenset(kind for kinds in _HOLDS.values() for kind in kinds)
+_TIME_HOLDS = (str, dt.time)
+_PLAIN = frozenset(kind for kinds in (*_HOLDS.values(), _TIME_HOLDS) for kind in kinds)
 
 
 class Model(Generic[Event]):
@@ -150,7 +156,7 @@ def _record_faults(model: Any, record: Record, path: str, nulled: AbstractSet[st
 
 
 def _field_faults(annotation: Any, field: Field, path: str, nulled: AbstractSet[str]) -> Iterator[str]:
-    inner, optional = optional_of(field.type)
+    inner, optional = shape(field.type)
     arms = _arms(annotation)
     if Any in arms or object in arms:
         return
@@ -203,7 +209,7 @@ def _shaped_for(kind: Any, avro_type: AvroType) -> bool:
 
 
 def _inside_faults(annotation: Any, avro_type: AvroType, path: str, nulled: AbstractSet[str]) -> Iterator[str]:
-    inner, optional = optional_of(avro_type)
+    inner, optional = shape(avro_type)
     arms = _arms(annotation)
     if Any in arms or object in arms:
         return
@@ -219,7 +225,11 @@ def _takes(arm: Any, leaf: AvroType) -> bool:
     if isinstance(arm, type) and issubclass(arm, enum.Enum):
         return isinstance(leaf, Enum) and set(leaf.symbols) <= {member.value for member in arm}
     origin = get_origin(arm) or arm
-    return origin not in _PLAIN or origin in _HOLDS[type(leaf_type(leaf))]
+    return origin not in _PLAIN or origin in (_TIME_HOLDS if _is_time(leaf) else _HOLDS[type(leaf_type(leaf))])
+
+
+def _is_time(leaf: AvroType) -> bool:
+    return isinstance(leaf, Primitive) and leaf.logical in ("time-millis", "time-micros")
 
 
 def _arms(annotation: Any) -> list[Any]:
@@ -248,9 +258,11 @@ def _shown(arm: Any) -> str:
 
 def _named(avro_type: AvroType) -> str:
     match avro_type:
+        case Record(name="union", fields=fields):
+            return f"a record of the union's branches {', '.join(field.name for field in fields)}"
         case Record() | Array() | Map():
             return type(avro_type).__name__.lower()
         case Enum(symbols=symbols):
             return f"an enum of {', '.join(symbols)}"
         case _:
-            return str(leaf_type(avro_type))
+            return "a time of day" if _is_time(avro_type) else str(leaf_type(avro_type))

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import NotApplied, SchemaError, UserError
+from headrace.schemas.registered import UnreadableSchema
 from headrace.schemas.types import unsupported
 from headrace.streams.kafka import APPLY_HINT
-from headrace.streams.masked import masks_of
+from headrace.streams.masked import Noted, masks_of
 from headrace.streams.starts import Beginning, Start
+from headrace.streams.versions import followed_version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.schemas.masks import Mask
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema
+    from headrace.schemas.registered import RegisteredSchema
+    from headrace.streams.versions import Registered
 
 # Groups of headrace itself: sinks, the auditor.
 OWN_GROUPS = "headrace."
@@ -71,7 +73,7 @@ def check_group(group: str | None) -> None:
         )
 
 
-def pinned_version(product: Product, versions: Sequence[RegisteredSchema], wanted: int | None) -> RegisteredSchema:
+def pinned_version(product: Product, versions: Sequence[Registered], wanted: int | None) -> RegisteredSchema:
     """Return the version that events are read as: the one wanted, else the last.
 
     Raises:
@@ -89,6 +91,12 @@ def pinned_version(product: Product, versions: Sequence[RegisteredSchema], wante
             where=f"subject {product.subject}",
             hint=f"it has {', '.join(map(str, known))}",
         )
+    if isinstance(pinned, UnreadableSchema):
+        raise SchemaError(
+            pinned.what,
+            where=f"subject {product.subject}, version {pinned.version}",
+            hint=pinned.hint or "pin another version",
+        )
     faults = unsupported(pinned.schema)
     if faults:
         path, what, hint = faults[0]
@@ -96,7 +104,7 @@ def pinned_version(product: Product, versions: Sequence[RegisteredSchema], wante
     return pinned
 
 
-def masks_in_table(mesh: Mesh, product: Product) -> dict[str, Mask]:
+def noted_masks(mesh: Mesh, product: Product) -> Noted:
     """Return the masks that the product's table has put on; none if there is no table.
 
     Raises:
@@ -104,6 +112,7 @@ def masks_in_table(mesh: Mesh, product: Product) -> dict[str, Mask]:
         ProductStopped: if it names a mask that this headrace does not know.
     """
     try:
-        return masks_of(load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product))
+        table = load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product)
     except NotApplied:
-        return {}
+        return Noted({}, 0)
+    return Noted(masks_of(table), followed_version(table))

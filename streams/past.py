@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,7 +59,7 @@ class Past:
     Attributes:
         table: the table as it was loaded, once: all windows are read from the same snapshot.
         product: its product.
-        names: the event's columns to read; those that the table does not have are left out.
+        names: the event's columns to read, as the table calls them; those that it does not have are left out.
     """
 
     table: Table
@@ -189,6 +190,7 @@ class _BoundedScan(ArrowScan):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.limit_bytes: int | None = WINDOW_BYTES
+        self._counting = Lock()
         self._rows = 0
         self._bytes = 0
 
@@ -208,11 +210,12 @@ class _BoundedScan(ArrowScan):
 
     def _record_batches_from_scan_tasks_and_deletes(self, *given: Any) -> Iterator[pa.RecordBatch]:
         for batch in super()._record_batches_from_scan_tasks_and_deletes(*given):
-            # Several threads count: one that comes too late costs a batch.
-            self._rows += len(batch)
-            self._bytes += batch.nbytes
-            if self.limit_bytes is not None and self._bytes > self.limit_bytes:
-                raise _TooLarge
+            # Several threads read files, and each counts.
+            with self._counting:
+                self._rows += len(batch)
+                self._bytes += batch.nbytes
+                if self.limit_bytes is not None and self._bytes > self.limit_bytes:
+                    raise _TooLarge
             yield batch
 
 

@@ -10,25 +10,27 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg import types as ice
 
+from headrace.schemas.arrow_types import arrow_field
 from headrace.schemas.errors import Refusal, UserError
 from headrace.schemas.masking import Masker
+from headrace.schemas.registered import RegisteredSchema
 from headrace.schemas.stamps import holdable
-from headrace.schemas.types import ColumnTypes, arrow_type, unsupported
+from headrace.schemas.types import ColumnTypes, arrow_type
 from headrace.streams.columns import Columns
 from headrace.streams.decode import Decoder
-from headrace.streams.portions import OFFSET, PARTITION, PLACE_FIELDS, SCHEMA_ID, TIMESTAMP, Poison, Portion, Stop
-from headrace.streams.resolution import has_strange_symbols, unreadable
-from headrace.streams.written import as_written, with_symbols
+from headrace.streams.portions import OFFSET, PLACE_FIELDS, SCHEMA_ID, Poison, Portion, Stop
+from headrace.streams.relations import Relations
+from headrace.streams.symbols import with_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema
     from headrace.streams.frames import Frame
     from headrace.streams.masked import Masking
+    from headrace.streams.naming import Names
     from headrace.streams.versions import Versions
 
 # Reasons of poison, beside those of a `Refusal`.
@@ -49,14 +51,15 @@ class Pinned:
 
     Args:
         product: the product.
-        version: the version to read as.
+        version: the version to read as, one of them.
         versions: all versions.
         masking: says which masks are put on what comes from the topic, and what may be null because masks make it so.
 
     Attributes:
         schema: the columns of all batches.
-        columns: the names of the event's own.
         nothing: a batch without rows.
+        relations: what other versions are to the one that events are read as.
+        nulled: the paths of fields that may be null whatever the schema says, because their masks make them so.
     """
 
     def __init__(
@@ -66,7 +69,10 @@ class Pinned:
         versions: Versions,
         masking: Masking,
     ) -> None:
-        masks = masking.over(versions.all)
+        # One schema may be several versions: its events cannot be told apart, and are those of one of them.
+        found = versions.find(version.id)
+        version = found if isinstance(found, RegisteredSchema) else version
+        masks = masking.over(versions, version)
         fields = _columns(version, masks.nulled)
         self._product = product
         self._version = version
@@ -77,12 +83,11 @@ class Pinned:
         self._followed = len(versions.all)
         self._live = Columns(fields, version.schema.record, masks.masker)
         self._plain = Columns(fields, version.schema.record, Masker({}, b""))
+        self.relations = Relations(product, version, versions)
         self._decoders: dict[int, Decoder] = {}
-        self._faults: dict[int, UserError | None] = {}
-        self._strange: dict[int, bool] = {}
         self._unfit: UserError | None = None
+        self.nulled = masks.nulled
         self.schema = _schema(fields)
-        self.columns = frozenset(field.name for field in fields)
         self.nothing = pa.RecordBatch.from_arrays([pa.nulls(0, each.type) for each in self.schema], schema=self.schema)
 
     def portions(self, frames: Iterable[Frame]) -> Iterator[Portion]:
@@ -92,8 +97,7 @@ class Pinned:
 
         Raises:
             Unavailable: if the registry does not answer; the same frames can be read again.
-            SchemaError: if a registered version cannot be carried.
-            UserError: if a version masks a field as null whose column takes none.
+            UserError: if a version masks a field as null whose column takes none, or the subject was made anew.
         """
         by_partition: dict[int, list[Frame]] = {}
         for frame in frames:
@@ -107,19 +111,24 @@ class Pinned:
             parts = [self._frame(frame) for frame in some]
             yield _joined(partition, parts, 1 + max(int(frame.offsets[-1]) for frame in some))
 
-    def rows(self, partition: int, rows: pa.RecordBatch) -> Portion:
+    def rows(self, partition: int, rows: pa.RecordBatch, held: int) -> Portion:
         """Read rows of the table, all of one partition and in order; what comes at or behind a stop is left out.
 
         A row shows only what its event's version has, so that defaults fill the rest as they do in the topic's events.
 
+        Args:
+            partition: the partition.
+            rows: at least one, with the columns that `Relations.columns` names, and where they stand.
+            held: the newest version that the table has followed.
+
         Raises:
-            Unavailable, SchemaError, UserError: as `portions`.
+            Unavailable, UserError: as `portions`.
         """
         ids, end = rows.column(SCHEMA_ID).to_numpy(), int(rows.column(OFFSET)[-1].as_py()) + 1
         stops = [
             Stop(int(rows.column(OFFSET)[int(np.flatnonzero(ids == each)[0])].as_py()), fault)
             for each in np.unique(ids).tolist()
-            if (fault := self._fault(each)) is not None
+            if isinstance(fault := self.relations.of(each), UserError)
         ]
         self._follow()
         if self._unfit is not None:
@@ -132,21 +141,19 @@ class Pinned:
         for schema_id in np.unique(ids).tolist():
             places = np.flatnonzero(ids == schema_id)
             some = rows if len(places) == len(ids) else rows.take(pa.array(places))
-            parts.append(self._rows_of_version(partition, some, schema_id))
-        return replace(
-            _joined(partition, parts or [Portion(partition, self.nothing)], end), stop=stop, from_history=True
-        )
+            parts.append(self._rows_of_version(partition, some, schema_id, held))
+        joined = _joined(partition, parts or [Portion(partition, self.nothing)], end)
+        return replace(joined, stop=joined.stop or stop, from_history=True)
 
     def _frame(self, frame: Frame) -> Portion:
         poisons: list[Poison] = []
         if frame.schema_id is None:
             return Portion(frame.partition, self.nothing, tuple(_poisons(frame, range(len(frame)))))
-        version = self._versions.find(frame.schema_id)
+        version = self.relations.of(frame.schema_id)
         if isinstance(version, Refusal):
             return Portion(frame.partition, self.nothing, tuple(_poisons(frame, range(len(frame)), version)))
-        fault = self._fault(frame.schema_id)
-        if fault is not None:
-            return Portion(frame.partition, self.nothing, stop=Stop(int(frame.offsets[0]), fault))
+        if isinstance(version, UserError):
+            return Portion(frame.partition, self.nothing, stop=Stop(int(frame.offsets[0]), version))
         decoder = self._decoders.get(version.id)
         if decoder is None:
             decoder = self._decoders[version.id] = Decoder(version.schema, version.id)
@@ -154,11 +161,10 @@ class Pinned:
         poisons += _poisons(frame, decoded.refused, Refusal(UNDECODABLE, _WHAT[UNDECODABLE]))
         kept = np.ones(len(frame), bool)
         kept[list(decoded.refused)] = False
-        events, strange = self._with_symbols(decoded.events, version)
+        arrays, strange = self._read(decoded.events, version)
         if strange.any():
             poisons += _poisons(frame, np.flatnonzero(kept)[strange].tolist(), _strange_symbol())
             kept[kept] = ~strange
-            events = events.filter(pa.array(~strange))
         stamps = frame.timestamps_ms[kept]
         stamped = holdable(stamps)
         places = [
@@ -167,41 +173,63 @@ class Pinned:
             pa.array(np.where(stamped, stamps, 0) * 1_000, mask=~stamped).cast(pa.timestamp("us", tz="UTC")),
             pa.repeat(pa.scalar(version.id, pa.int32()), len(stamps)),
         ]
-        return Portion(frame.partition, self._batch(self._live.of(events), places), tuple(poisons))
+        return Portion(frame.partition, self._batch(arrays, places), tuple(poisons))
 
-    def _rows_of_version(self, partition: int, rows: pa.RecordBatch, schema_id: int) -> Portion:
-        version = self._versions.known(schema_id)
-        events = rows.drop_columns([PARTITION, OFFSET, TIMESTAMP, SCHEMA_ID]).to_struct_array()
-        if version is not None:
-            events = as_written(events, version.schema.record)
-        events, strange = self._with_symbols(events, version, self._masked)
-        poisons: tuple[Poison, ...] = ()
-        if strange.any():
-            why = _strange_symbol()
-            offsets = rows.column(OFFSET).to_numpy()[strange].tolist()
-            poisons = tuple(Poison(partition, offset, why.reason, why.what, schema_id) for offset in offsets)
-            events, rows = events.filter(pa.array(~strange)), rows.filter(pa.array(~strange))
+    def _read(self, events: pa.StructArray, version: RegisteredSchema) -> tuple[list[pa.Array], NDArray[np.bool_]]:
+        """Return the pinned version's columns of events, and which events are left out for a symbol of theirs."""
+        names = self.relations.in_event(version)
+        if not self.relations.has_strange_symbols(version):
+            return self._live.of(events, names), np.zeros(len(events), bool)
+        # Before the masks: what they make of a symbol is none.
+        found, strange = with_symbols(self._shaped(events, names), self._version.schema.record)
+        return self._live.of(found.filter(pa.array(~strange))), strange
+
+    def _rows_of_version(self, partition: int, rows: pa.RecordBatch, schema_id: int, held: int) -> Portion:
+        found = self.relations.of(schema_id)
+        # What stands in the table was a version once: if the registry has lost it, it is read as what its columns are.
+        version = found if isinstance(found, RegisteredSchema) else None
+        offsets = rows.column(OFFSET).to_numpy()
+        try:
+            shaped = self._shaped(rows.to_struct_array(), self.relations.in_row(version, held))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            # Only where the registry has lost the version, and nothing is known of what its events were.
+            shaped = None
+        if shaped is None or (lacking := self._lacking(shaped)) is not None:
+            what = "values of another type" if shaped is None else f"no value of {lacking}"
+            return Portion(partition, self.nothing, stop=Stop(int(offsets[0]), self._unlike(version, schema_id, what)))
         places = [rows.column(field.name) for field in PLACE_FIELDS]
-        return Portion(partition, self._batch(self._plain.of(events), places), poisons)
+        if version is not None and not self.relations.has_strange_symbols(version):
+            return Portion(partition, self._batch(shaped.flatten(), places))
+        found, strange = with_symbols(shaped, self._version.schema.record, self._masked)
+        why = _strange_symbol()
+        poisons = [Poison(partition, offset, why.reason, why.what, schema_id) for offset in offsets[strange].tolist()]
+        kept = pa.array(~strange)
+        places = [each.filter(kept) for each in places]
+        return Portion(partition, self._batch(found.filter(kept).flatten(), places), tuple(poisons))
 
-    def _with_symbols(
-        self, events: pa.StructArray, version: RegisteredSchema | None, masked: Container[str] = ()
-    ) -> tuple[pa.StructArray, NDArray[np.bool_]]:
-        """Return events with only such symbols as the pinned version has, and which of them have another one."""
-        pinned = self._version.schema.record
-        if version is not None:
-            if version.id not in self._strange:
-                self._strange[version.id] = has_strange_symbols(version.schema.record, pinned)
-            if not self._strange[version.id]:
-                return events, np.zeros(len(events), bool)
-        return with_symbols(events, pinned, masked)
+    def _shaped(self, events: pa.StructArray, names: Names) -> pa.StructArray:
+        """Return events in the columns of the pinned version, without masks."""
+        return pa.StructArray.from_arrays(self._plain.of(events, names), fields=list(map(arrow_field, self._fields)))
+
+    def _lacking(self, shaped: pa.StructArray) -> str | None:
+        """Return a field that has nulls and must not: its column was dropped, or lost with its version's schema."""
+        columns = zip(self._fields, shaped.flatten(), strict=True)
+        return next((field.name for field, array in columns if field.required and array.null_count), None)
+
+    def _unlike(self, version: RegisteredSchema | None, schema_id: int, what: str) -> UserError:
+        which = f"version {version.version}" if version else f"schema id {schema_id}, which the registry has lost,"
+        return UserError(
+            f"the table's rows of {which} cannot be read as version {self._version.version}: they have {what}",
+            where=f"subject {self._product.subject}",
+            hint="subscribe anew, pin another version, or start behind them",
+        )
 
     def _follow(self) -> None:
         """Take notice of what versions that have become known since mask."""
         versions = self._versions.all
         if self._masking.past is None or len(versions) == self._followed:
             return
-        masks = self._masking.over(versions)
+        masks = self._masking.over(self._versions, self._version)
         self._live = Columns(self._fields, self._version.schema.record, masks.masker)
         self._masked, self._followed = masks.put, len(versions)
         if _schema(_columns(self._version, masks.nulled)) != self.schema:
@@ -218,30 +246,6 @@ class Pinned:
             for array, field in zip([*events, *places], self.schema, strict=True)
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-    def _fault(self, schema_id: int) -> UserError | None:
-        """Return why events of a version cannot be read as this one, if they cannot."""
-        if schema_id not in self._faults:
-            version = self._versions.known(schema_id)
-            if version is None:
-                # What stands in the table was a version once: it is read by the names of its columns.
-                return None
-            self._faults[schema_id] = unreadable_version(self._product, version, self._version)
-        return self._faults[schema_id]
-
-
-def unreadable_version(product: Product, written: RegisteredSchema, pinned: RegisteredSchema) -> UserError | None:
-    """Return the error of events that cannot be read as the pinned version; None if they can."""
-    carried = unsupported(written.schema)
-    faults = [(path, what) for path, what, _ in carried] or unreadable(written.schema.record, pinned.schema.record)
-    if not faults:
-        return None
-    path, what = faults[0]
-    return UserError(
-        f"events of version {written.version} cannot be read as version {pinned.version}: {path}: {what}",
-        where=f"subject {product.subject}",
-        hint=f"pin a version that reads them, such as {written.version}, or start behind them",
-    )
 
 
 def _columns(version: RegisteredSchema, nulled: frozenset[str]) -> Sequence[ice.NestedField]:

@@ -3,7 +3,10 @@
 - A decimal of more digits than its precision: Avro's bytes are unbounded. In a Parquet file it becomes another number.
 - A date or timestamp outside the years 1 to 9999: Python's readers of the table, pyiceberg among them, fail on it. Most
   often it is a mistake of unit: microseconds of today, written as milliseconds, lie in the year 50,000.
+- A time of day outside of 24 hours: no engine knows one, and its text would not be of the fixed width.
 - A map with a key twice: DuckDB cannot read the column then.
+
+Unions have become structs before they come here (:mod:`headrace.streams.branches`).
 
 Pure.
 """
@@ -43,6 +46,8 @@ def unstorable(array: pa.Array) -> Rows:
         found = (_valid(array, _too_long(array)),)
     elif pa.types.is_date32(kind):
         found = (_valid(array, _beyond(array.view(pa.int32()), 1)),)
+    elif pa.types.is_time64(kind):
+        found = (_valid(array, _not_within(array.view(pa.int64()), 0, _UNITS_A_DAY[kind.unit])),)
     elif pa.types.is_timestamp(kind):
         found = (_valid(array, _beyond(array.view(pa.int64()), _UNITS_A_DAY[kind.unit])),)
     return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
@@ -56,8 +61,12 @@ def _valid(array: pa.Array, marked: np.ndarray[Any, np.dtype[np.bool_]]) -> Rows
 
 
 def _beyond(array: pa.Array, units_a_day: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return _not_within(array, _FIRST_DAY * units_a_day, (_LAST_DAY + 1) * units_a_day)
+
+
+def _not_within(array: pa.Array, first: int, end: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     numbers = np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype())[array.offset :][: len(array)]
-    return (numbers < _FIRST_DAY * units_a_day) | (numbers >= (_LAST_DAY + 1) * units_a_day)
+    return (numbers < first) | (numbers >= end)
 
 
 def _too_long(array: pa.Array) -> np.ndarray[Any, np.dtype[np.bool_]]:

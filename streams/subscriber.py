@@ -22,7 +22,7 @@ from headrace.streams.beginnings import Course
 from headrace.streams.following import Following
 from headrace.streams.masked import Masking
 from headrace.streams.models import Model
-from headrace.streams.opening import check_group, checked_start, masks_in_table, pinned_version
+from headrace.streams.opening import check_group, checked_start, noted_masks, pinned_version
 from headrace.streams.pinned import Pinned
 from headrace.streams.portions import OFFSET, PARTITION, PLACE_NAMES, SCHEMA_ID, TIMESTAMP, Place, Poison
 from headrace.streams.starts import Beginning, Start
@@ -54,7 +54,8 @@ class Reading:
     """How a product is read.
 
     Attributes:
-        version: the version of the product's subject that events are read as; None: the latest one now.
+        version: the version of the product's subject that events are read as, whatever version they were written with;
+            None: the latest one now.
         masked: put the product's masks on what comes from the topic too, as history has them; those of a later
             version from its first event on.
         until_end: end when what was there at the start has been handed out, to this subscriber or to others of its
@@ -85,6 +86,12 @@ class Subscriber(Generic[Event]):
     meanwhile. The group's position counts there too, so that a subscriber that stopped in mid-history resumes. In the
     table PII is masked: a field whose mask is null is None there even if the schema requires a value. What the sink
     refused (dead letters) is not in history.
+
+    Events of all versions are read as one version, and from table and topic alike. A field is followed through renames
+    by alias, in both directions; a field that took a name which another gave up is not that one. What the version does
+    not have is left out; its defaults fill what an event lacks. Numbers widen as a table's columns do (int to long,
+    float to double, a decimal's digits), no further. A union of several branches is a dict with all branches, all but
+    one None. Events of a version that cannot be read so stop the subscriber.
 
     Not to be shared between threads.
 
@@ -123,16 +130,15 @@ class Subscriber(Generic[Event]):
         self._product = chosen
         with ExitStack() as opened:
             registry = opened.enter_context(Registry(mesh.environment.registry_config()))
-            versions = registry.versions(chosen.subject)
+            versions = registry.all_versions(chosen.subject)
             version = pinned_version(chosen, versions, reading.version)
             masking = reading.masked or course.start is Start.HISTORY
-            past = masks_in_table(mesh, chosen) if masking else None
+            past = noted_masks(mesh, chosen) if masking else None
             hmac_key = mesh.environment.hmac_key() if reading.masked else b""
-            masked = Masking(reading.masked, past, chosen.masks, mesh.policy, hmac_key)
-            known = Versions(chosen, versions, lambda: registry.versions(chosen.subject), registry.schema)
+            masked = Masking(reading.masked, past, chosen, mesh.policy, hmac_key)
+            known = Versions(chosen, versions, lambda: registry.all_versions(chosen.subject), registry.schema)
             self._pinned = Pinned(chosen, version, known, masked)
-            hidden = masked.over(versions).nulled
-            self._model = Model(model, chosen, version, hidden) if model is not None else None
+            self._model = Model(model, chosen, version, self._pinned.nulled) if model is not None else None
             self._following = Following(course, self._pinned)
             self._opened = opened.pop_all()
         self._portions = self._following.portions()

@@ -8,40 +8,28 @@ long one.
 
 from __future__ import annotations
 
-import datetime as dt
 import io
-import re
 from copy import deepcopy
-from decimal import Context, Decimal
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 import fastavro
 import pyarrow as pa
 
-from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union, optional_of
+from headrace.schemas.avro import Array, AvroType, Enum, Field, Map, Record, Union, branch_record, optional_of
 from headrace.schemas.errors import Refusal
-from headrace.schemas.types import MAX_DECIMAL_PRECISION, ColumnTypes, arrow_type
+from headrace.schemas.plain import plain
+from headrace.schemas.types import ColumnTypes, arrow_type
 from headrace.streams.columns import default_value
 from headrace.streams.decode import HEADER_BYTES, Decoder
+from headrace.streams.leaf_values import as_read, leaf
+from headrace.streams.naming import SAME_NAMES, below, written_field
 from headrace.streams.pinned import UNDECODABLE, UNKNOWN_SYMBOL, event_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from headrace.schemas.avro import AvroSchema
-
-    Made: TypeAlias = Callable[[Any], Any]
-
-_EXACT = Context(prec=MAX_DECIMAL_PRECISION)
-_EPOCH_DAY = dt.date(1970, 1, 1).toordinal()
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_LOCAL_EPOCH = _EPOCH.replace(tzinfo=None)
-_HEX = "[0-9a-fA-F]"
-_HYPHENS = f"{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
-# The spellings that the mesh's own decoder reads; Python's UUID would read more, digits of other scripts among them.
-_UUID = re.compile(rf"{_HEX}{{32}}|{_HYPHENS}|\{{{_HYPHENS}\}}|urn:uuid:{_HYPHENS}")
+    from headrace.streams.leaf_values import Made
+    from headrace.streams.naming import Names
 
 
 class EventReader:
@@ -55,15 +43,15 @@ class EventReader:
         schema_id: its id in the registry, which every value's header must carry.
         reader: the schema that events are read as. Both must have passed `headrace.schemas.types.unsupported`, and
             nothing may be `headrace.streams.resolution.unreadable`.
+        fields: where the reader's fields stand in the events.
     """
 
-    def __init__(self, writer: AvroSchema, schema_id: int, reader: AvroSchema) -> None:
-        names = (f"T{number}" for number in count())
+    def __init__(self, writer: AvroSchema, schema_id: int, reader: AvroSchema, fields: Names = SAME_NAMES) -> None:
         self._writer, self._schema_id = writer, schema_id
         self._decoder: Decoder | None = None
-        self._plain = fastavro.parse_schema(_plain(writer.record, names))
-        self._event = _record(writer.record, reader.record)
-        self._own = _record(writer.record, writer.record)
+        self._plain = fastavro.parse_schema(plain(writer.record))
+        self._event = _record(writer.record, reader.record, fields, "")
+        self._own = _record(writer.record, writer.record, SAME_NAMES, "")
 
     def read(self, value: bytes) -> dict[str, Any]:
         """Return the event of a value, header included.
@@ -112,61 +100,71 @@ def _undecodable() -> Refusal:
     return Refusal(UNDECODABLE, "the value does not fit the schema that it names, or no table could hold it")
 
 
-def _plain(avro_type: AvroType, names: Iterator[str]) -> Any:
-    """Spell a type out as its bytes stand, so that fastavro converts nothing."""
-    match avro_type:
-        case Record(fields=fields):
-            members = [{"name": field.name, "type": _plain(field.type, names)} for field in fields]
-            return {"type": "record", "name": next(names), "fields": members}
-        case Array(items=items):
-            return {"type": "array", "items": _plain(items, names)}
-        case Map(values=values):
-            return {"type": "map", "values": _plain(values, names)}
-        case Union(branches=branches):
-            return [_plain(branch, names) for branch in branches]
-        case Enum(symbols=symbols):
-            return {"type": "enum", "name": next(names), "symbols": symbols}
-        case Fixed(size=size):
-            return {"type": "fixed", "name": next(names), "size": size}
-        case Primitive(name=name):
-            return name
-
-
-def _made(writer: AvroType, reader: AvroType) -> Made:
+def _made(writer: AvroType, reader: AvroType, names: Names, path: str) -> Made:
     """Return what makes a value of what fastavro has read; it raises ValueError or OverflowError for what is none."""
     inner, may_be_null = optional_of(writer)
     wanted, _ = optional_of(reader)
     match inner, wanted:
         case Record(), Record():
-            make = _record(inner, wanted)
+            make = _record(inner, wanted, names, path)
         case Array(items=written), Array(items=items):
-            make = _array(_made(written, items))
+            make = _array(_made(written, items, names, f"{path}[]"))
         case Map(values=written), Map(values=values):
-            make = _map(_made(written, values))
+            make = _map(_made(written, values, names, f"{path}{{}}"))
+        case Union(nullable=may_be_null), Union():
+            make = _branch(branch_record(inner), branch_record(wanted), names, path)
         case Enum(), Enum(symbols=symbols, default=default):
             make = _symbol(symbols, default)
         case _:
             # What a table's column can widen to is the same in Python.
-            make = _leaf(inner)
-    if make is _as_read or not may_be_null:
+            make = leaf(inner)
+    if make is as_read or not may_be_null:
         return make
     return lambda read: None if read is None else make(read)
 
 
-def _record(writer: Record, reader: Record) -> Made:
-    # Fields that the reader's schema lacks are looked at too: a subscriber refuses the event for what it leaves out.
-    written = {}
-    for field in writer.fields:
-        wanted = reader.field(field.name)
-        written[field.name] = _made(field.type, wanted.type if wanted is not None else field.type)
-    defaults = {field.name: _default(field) for field in reader.fields if field.name not in written}
-    names = [field.name for field in reader.fields]
+def _record(writer: Record, reader: Record, names: Names, path: str) -> Made:
+    sources, written = _fields(writer, reader, names, path)
+    defaults = {field.name: _default(field) for field in reader.fields if sources[field.name] is None}
 
     def make(read: Any) -> Any:
         values = {name: make_field(read[name]) for name, make_field in written.items()}
-        return {name: values[name] if name in values else deepcopy(defaults[name]) for name in names}
+        return {
+            name: deepcopy(defaults[name]) if source is None else values[source] for name, source in sources.items()
+        }
 
     return make
+
+
+def _branch(writer: Record, reader: Record, names: Names, path: str) -> Made:
+    sources, written = _fields(writer, reader, names, path)
+    shown = {source: name for name, source in sources.items() if source is not None}
+    nothing = dict.fromkeys(sources)
+
+    def make(read: Any) -> Any:
+        ((name, value),) = read.items()
+        return {**nothing, shown[name]: written[name](value)}
+
+    return make
+
+
+def _fields(writer: Record, reader: Record, names: Names, path: str) -> tuple[dict[str, str | None], dict[str, Made]]:
+    """Return where the reader's fields stand in the writer's record, and what makes the values of all of that one's."""
+    sources: dict[str, str | None] = {}
+    wanted: dict[str, Field] = {}
+    for field in reader.fields:
+        found = written_field(writer, field, below(path, field.name), names)
+        sources[field.name] = found.name if found is not None else None
+        if found is not None:
+            wanted[found.name] = field
+    # Fields that the reader's schema lacks are looked at too: a subscriber refuses the event for what it leaves out.
+    written = {
+        field.name: _made(field.type, read_as.type, names, below(path, read_as.name))
+        if (read_as := wanted.get(field.name))
+        else _made(field.type, field.type, SAME_NAMES, "")
+        for field in writer.fields
+    }
+    return sources, written
 
 
 def _default(field: Field) -> Any:
@@ -178,11 +176,11 @@ def _default(field: Field) -> Any:
 
 
 def _array(make: Made) -> Made:
-    return make if make is _as_read else lambda read: [make(item) for item in read]
+    return make if make is as_read else lambda read: [make(item) for item in read]
 
 
 def _map(make: Made) -> Made:
-    return make if make is _as_read else lambda read: {key: make(value) for key, value in read.items()}
+    return make if make is as_read else lambda read: {key: make(value) for key, value in read.items()}
 
 
 def _symbol(symbols: tuple[str, ...], default: str | None) -> Made:
@@ -196,56 +194,3 @@ def _symbol(symbols: tuple[str, ...], default: str | None) -> Made:
         return default
 
     return make
-
-
-def _leaf(avro_type: AvroType) -> Made:
-    match avro_type:
-        case Primitive(logical="decimal") | Fixed(logical="decimal"):
-            return _decimal(avro_type.precision, avro_type.scale)
-        case Fixed(logical="uuid"):
-            return lambda read: UUID(bytes=read)
-        case Primitive(logical="uuid"):
-            return _uuid
-        case Primitive(logical="date"):
-            return lambda read: dt.date.fromordinal(_EPOCH_DAY + read)
-        case Primitive(logical=str(logical)):
-            return _time(_LOCAL_EPOCH if logical.startswith("local") else _EPOCH, logical)
-        case Primitive(name="int"):
-            return _int
-        case _:
-            return _as_read
-
-
-def _as_read(read: Any) -> Any:
-    return read
-
-
-def _decimal(precision: int, scale: int) -> Made:
-    bound = 10**precision
-
-    def make(read: Any) -> Any:
-        unscaled = int.from_bytes(read, "big", signed=True)
-        # Before it becomes a Decimal: that takes time as the square of its digits.
-        if not -bound < unscaled < bound:
-            raise ValueError("more digits than the precision")
-        return Decimal(unscaled).scaleb(-scale, _EXACT)
-
-    return make
-
-
-def _uuid(read: Any) -> Any:
-    if not _UUID.fullmatch(read):
-        raise ValueError("no UUID")
-    return UUID(read)
-
-
-def _time(epoch: dt.datetime, logical: str) -> Made:
-    if logical.endswith("millis"):
-        return lambda read: epoch + dt.timedelta(milliseconds=read)
-    return lambda read: epoch + dt.timedelta(microseconds=read)
-
-
-def _int(read: Any) -> Any:
-    if not -(1 << 31) <= read < 1 << 31:
-        raise ValueError("more than 32 bits")
-    return read

@@ -20,6 +20,9 @@ __all__ = ["Session", "epilog", "session_of"]
 OK = 0
 FAILED = 1
 WRONG_USAGE = 2
+# Of `plan` and `drift`, as of diff(1) and of other tools that plan: something differs. What stands on stderr tells it
+# from a wrong command line.
+DIFFERS = 2
 INTERRUPTED = 130
 
 _CODES = {
@@ -68,9 +71,11 @@ def epilog(*examples: str, **meanings: str) -> str:
 
     Args:
         examples: command lines that work as they stand.
-        meanings: by ``ok`` and ``failed``: what 0 and 1 mean for this command, where the usual words say too little.
+        meanings: by ``ok``, ``failed`` and ``differs``: what 0, 1 and 2 mean for this command, where the usual words
+            say too little.
     """
-    codes = {**_CODES, **{{"ok": OK, "failed": FAILED}[name]: text for name, text in meanings.items()}}
+    numbers = {"ok": OK, "failed": FAILED, "differs": DIFFERS}
+    codes = {**_CODES, **{numbers[name]: text for name, text in meanings.items()}}
     # \b keeps a paragraph's lines as they are.
     blocks = [
         ["\b", "Examples:" if len(examples) > 1 else "Example:", *(f"  {example}" for example in examples)],

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.selfserve.commands import epilog, session_of
+from headrace.selfserve.commands import Session, epilog, session_of
 from headrace.selfserve.commands.questions import asked
+from headrace.selfserve.kinds import Kind
 from headrace.selfserve.output import say
 
 if TYPE_CHECKING:
@@ -19,7 +21,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-# Typer reads a command's annotations when it runs: this name must be there then.
+_NOWHERE = Session(None, None, debug=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A product's name as it was typed, and the session that it was typed in."""
+
+    text: str
+    session: Session = _NOWHERE
+
+
+def _in_session(context: typer.Context, name: Name) -> Name:
+    return replace(name, session=session_of(context))
+
+
+# Typer reads a command's annotations when it runs: these names must be there then.
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]
 
 
@@ -48,16 +65,29 @@ def init(folder: Folder) -> None:
 @app.command(
     epilog=epilog(
         "headrace new shop/returns",
+        "headrace new shop/customers --kind change-stream --key customer_id",
         'headrace new loyalty/points --from shop.orders --key order_id --purpose "Points that an order earns"',
         ok="the product is there, and the mesh passes check",
     )
 )
 def new(
-    context: typer.Context,
     product: Annotated[
-        str, typer.Argument(metavar="DOMAIN/PRODUCT", help="Its name; a domain that is not there yet is made.")
+        Name,
+        typer.Argument(
+            metavar="DOMAIN/PRODUCT",
+            parser=Name,
+            callback=_in_session,
+            help="Its name; a domain that is not there yet is made.",
+        ),
     ],
     *,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            help="event: what happened; change-stream: what became of a thing, its state after each change; derived: "
+            "what follows from other products. Else event, or derived with --from."
+        ),
+    ] = None,
     owner: Annotated[
         str | None, typer.Option(metavar="TEAM", help="Who answers for it; else the domain's owner.")
     ] = None,
@@ -72,16 +102,16 @@ def new(
 ) -> None:
     """Add a product to the mesh, which passes check as it is.
 
-    Writes contract, schema and README.md, and the domain if it is new. On a terminal, without --owner, --purpose and
-    --key, it asks for them. Else what is left out is as usual, or a sentence in the files asks for it. If anything is
-    wrong, nothing is written.
+    Writes contract, schema and README.md, and the domain if it is new. On a terminal it asks for what is left out.
+    Elsewhere that is as usual, or a sentence in the files asks for it. If anything is wrong, nothing is written.
+    The contract is a draft: it is checked and applied like any other, and what headrace exports says so.
     """
     from headrace.selfserve.new import Answers, place_of
 
-    session = session_of(context)
-    place = place_of(product, session.folder, environment=session.environment)
-    answers = Answers(owner=owner, purpose=purpose, key=key, inputs=inputs or ())
-    if (owner, purpose, key) == (None, None, None) and sys.stdin.isatty() and sys.stderr.isatty():
+    session = product.session
+    place = place_of(product.text, session.folder, environment=session.environment)
+    answers = Answers(owner=owner, purpose=purpose, key=key, inputs=inputs or (), kind=kind)
+    if sys.stdin.isatty() and sys.stderr.isatty():
         answers = _asked(place, answers)
     mesh = place.write(answers)
     made = mesh.product(place.name)
@@ -97,14 +127,18 @@ def new(
 
 
 def _asked(place: Place, given: Answers) -> Answers:
-    """Ask the person at the terminal; Enter takes what stands in brackets."""
-    from dataclasses import replace
-
+    """Ask the person at the terminal for what is not said yet; Enter takes what stands in brackets."""
+    if given.kind is None and not given.inputs:
+        given = replace(given, kind=Kind(asked("Which kind of product is it?", Kind.EVENT, among=list(Kind))))
+    if given.kind is Kind.DERIVED and not given.inputs:
+        given = replace(given, inputs=asked("Which products is it made from?").replace(",", " ").split())
     if place.domain is None:
         given = replace(given, description=asked(f"What is the new domain {place.name.domain} about?"))
-    return replace(
-        given,
-        owner=asked("Which team answers for the product?", place.usual_owner),
-        purpose=asked(f"What is {place.name} for, in a sentence?"),
-        key=asked("Which field is the key? Events with the same key stay in order.", place.usual_key),
-    )
+    if given.owner is None:
+        given = replace(given, owner=asked("Which team answers for the product?", place.usual_owner))
+    if given.purpose is None:
+        given = replace(given, purpose=asked(f"What is {place.name} for, in a sentence?"))
+    if given.key is None:
+        key = asked("Which field is the key? Events with the same key stay in order.", place.usual_key)
+        given = replace(given, key=key)
+    return given

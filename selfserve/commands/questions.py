@@ -13,15 +13,30 @@ from headrace.selfserve.commands import FAILED, INTERRUPTED
 from headrace.selfserve.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["asked", "confirm"]
 
 
-def asked(question: str, usual: str = "") -> str:
-    """Return the answer to a question; Enter takes what stands in brackets."""
+def asked(question: str, usual: str = "", *, among: Sequence[str] = ()) -> str:
+    """Return the answer to a question; Enter takes what stands in brackets.
+
+    Args:
+        question: what is asked.
+        usual: the answer that Enter gives.
+        among: the words that are answers, all others are asked again; empty: any text is.
+    """
+
+    def read(text: str) -> str:
+        if among and text not in among:
+            raise typer.BadParameter(f"say {', '.join(among[:-1])} or {among[-1]}")
+        return text
+
     with _interrupted():
-        return str(typer.prompt(question, default=usual, show_default=bool(usual), prompt_suffix=" ", err=True))
+        shown = bool(usual)
+        return str(
+            typer.prompt(question, default=usual, value_proc=read, show_default=shown, prompt_suffix=" ", err=True)
+        )
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -68,14 +68,12 @@ def test_everything_is_made_once(root: Path) -> None:
     mesh = load_mesh(root)
     made = apply_quietly(mesh)
     things = [thing.partition(" ")[0] for thing in made]
-    products = mesh.all_products
-    # The registry's own level is BACKWARD; the positions of publishers have a topic of their own.
-    levels = sum(product.contract.compatibility != "BACKWARD" for product in products)
-    count = len(products)
-    wanted = {"topic": 2 * count + 1, "level": levels, "version": count, "table": count}
+    count, domains = len(mesh.all_products), len(mesh.all_domains)
+    # The positions of publishers have a topic of their own; a subject is given its level, then its first version.
+    wanted = {"topic": 2 * count + 1, "subject": 2 * count, "namespace": domains, "table": count}
     assert {kind: things.count(kind) for kind in things} == wanted
     again = apply(mesh, lambda _: None)
-    assert (again.made, again.found, again.warnings) == ((), 4 * count + 1, ())
+    assert (again.made, again.found, again.warnings) == ((), 4 * count + domains + 1, ())
 
 
 def test_topics_are_as_the_contract_says(root: Path) -> None:
@@ -102,7 +100,8 @@ def test_a_dead_letter_topic_takes_the_largest_message_with_its_headers(root: Pa
     flights = mesh.product(FLIGHTS)
     # A larger limit of the product's topic is followed by its dead letters' at the next run.
     admin.set_config(flights.topic, {"max.message.bytes": "3000000"})
-    assert apply_quietly(mesh) == (f"topic {flights.dead_letter_topic} (max.message.bytes)",)
+    (made,) = apply_quietly(mesh)
+    assert made.startswith(f"topic {flights.dead_letter_topic}: max.message.bytes ")
     largest = b"x" * (3_000_000 - 200)
     producer = Producer({**config, "message.max.bytes": 4_000_000})
     producer.produce(flights.topic, largest)
@@ -119,11 +118,13 @@ def test_changed_settings_are_mended_and_partitions_are_left(root: Path) -> None
     topic = mesh.product(FLIGHTS).topic
     admin.create(topic, partitions=2, config={"retention.ms": "60000", "segment.bytes": "2000000"})
     applied = apply(mesh, lambda _: None)
-    assert f"topic {topic} (retention.ms)" in applied.made
-    assert admin.config(topic)["retention.ms"] == str(mesh.product(FLIGHTS).contract.retention_ms)
+    retention_ms = str(mesh.product(FLIGHTS).contract.retention_ms)
+    assert f"topic {topic}: retention.ms 60000 → {retention_ms}" in applied.made
+    assert admin.config(topic)["retention.ms"] == retention_ms
     assert admin.config(topic)["segment.bytes"] == "2000000"
     (warning,) = applied.warnings
-    assert f"topic {topic} has 2 partitions and the contract says 4" in warning
+    assert warning.startswith(f"topic {topic}: partitions 2 → 4: not done, because keys would move")
+    assert not applied.complete
     assert admin.topic(topic).partitions == 2
 
 
@@ -150,7 +151,10 @@ def test_a_new_optional_field_is_a_new_version_and_a_required_one_is_refused(roo
     add_field(root, {"name": "gate", "type": ["null", "string"], "default": None, "doc": "gate"})
     second = load_mesh(root)
     subject = second.product(FLIGHTS).subject
-    assert apply_quietly(second) == (f"version 2 of subject {subject}", "table operations.flights (version 2)")
+    assert apply_quietly(second) == (
+        f"subject {subject}: schema version 1 → version 2",
+        "table operations.flights: version 1 → 2",
+    )
     with Registry(second.environment.registry_config()) as registry:
         assert [version.version for version in registry.versions(subject)] == [1, 2]
         one, two = registry.versions(subject)
@@ -224,11 +228,11 @@ def test_what_apply_has_registered_is_marked_and_what_others_have_is_not(root: P
         assert applied_ids(load_table(catalog, flights)) == {first.id}
         past = registry.register(flights.subject, with_another(flights.schema, "past"))
         # The table follows it, as a sink would have it do; nobody has applied it.
-        assert apply_quietly(mesh) == (f"table {FLIGHTS} (version 2)",)
+        assert apply_quietly(mesh) == (f"table {FLIGHTS}: version 1 → 2",)
         assert applied_ids(load_table(catalog, flights)) == {first.id}
         # What the files say by now is the contract's, whoever has registered it.
         add_field(root, with_another(flights.schema, "past").document["fields"][-1])
-        assert apply_quietly(load_mesh(root)) == (f"table {FLIGHTS} (version 2)",)
+        assert apply_quietly(load_mesh(root)) == (f"table {FLIGHTS}: mark version 2 as applied",)
         assert applied_ids(load_table(catalog, flights)) == {first.id, past.id}
     assert apply_quietly(load_mesh(root)) == ()
 

@@ -173,6 +173,10 @@ def test_a_field_that_an_older_version_tags_is_refused_too(cluster: Cluster, tmp
     mesh = cluster.applied(tmp_path / "new", prefix=prefix, schemas={ORDERS: new})
     with pytest.raises(UserError, match="id is personal data"):
         once(mesh)
+    renamed = {"type": "record", "name": "Order", "fields": [{"name": "order", "type": "string", "aliases": ["id"]}]}
+    mesh = cluster.applied(tmp_path / "renamed", prefix=prefix, schemas={ORDERS: renamed})
+    with pytest.raises(UserError, match="order is personal data"):
+        once(mesh, id_field="order")
 
 
 def test_a_product_that_was_not_applied_is_refused(cluster: Cluster, tmp_path: Path, prefix: str) -> None:

@@ -12,9 +12,12 @@ import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
 from headrace.schemas.masking import Masker
+from headrace.schemas.masks import Mask
 from headrace.schemas.names import ProductName
+from headrace.schemas.policy import PiiPolicy
 from headrace.schemas.product import Compatibility, Contract, Product
-from headrace.schemas.registry import RegisteredSchema
+from headrace.schemas.registered import RegisteredSchema
+from headrace.schemas.verdicts import Verdicts
 from headrace.sinks.batch import Chunk
 from headrace.sinks.commit import stage
 from headrace.sinks.evolution import follow
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from headrace.schemas.avro import AvroSchema
-    from headrace.schemas.masks import Mask
     from headrace.sinks.commit import Staged
 
 TABLE = ("shop", "orders")
@@ -48,6 +50,12 @@ def chunk_of(events: pa.StructArray, first: int, *, partition: int = 0, schema_i
     return Chunk(partition, schema_id, events, offsets, offsets * 1_000, keys)
 
 
+def verdicts_of(product: Product, *schemas: AvroSchema, policy: PiiPolicy | None = None) -> Verdicts:
+    """Return schemas, judged as versions 1, 2 … of the product's subject, with the same ids."""
+    versions = [RegisteredSchema(n, n, product.subject, schema) for n, schema in enumerate(schemas, 1)]
+    return Verdicts.of(product, policy or PiiPolicy(default=Mask.REPLACE_WITH_NULL), versions)
+
+
 class Lake:
     """A table of one product. Every ``add`` is a batch of partition 0, committed as the sink commits it."""
 
@@ -57,25 +65,29 @@ class Lake:
         self.product = product_of(schema, masks)
         self.table: Table = ensure_table(self.catalog, self.product)
         self.reader = schema
+        self.names: Mapping[int, Mapping[str, str | None]] = {}
         self.ledger = Ledger.begin(TOPIC_ID, {0: 0})
 
     def follow(self, *schemas: AvroSchema) -> None:
-        """Let the table follow these schemas as versions 1, 2 …."""
-        versions = [RegisteredSchema(n, n, self.product.subject, schema) for n, schema in enumerate(schemas, 1)]
-        self.table = follow(self.catalog, self.product, versions)
-        self.reader = schemas[-1]
+        """Let the table follow these schemas as versions 1, 2 …, with the same ids."""
+        verdicts = verdicts_of(self.product, *schemas)
+        self.table = follow(self.catalog, self.product, verdicts)
+        self.reader = verdicts.versions[-1].schema
+        held = verdicts.versions[-1].version
+        self.names = {each.id: verdicts.lineage.column_names(held, each.version) for each in verdicts.versions}
 
     def write(self, events: pa.StructArray, schema_id: int = 1) -> Written:
         """Write a data file of events behind the ledger's position."""
         chunk = chunk_of(events, self.ledger.next(0), schema_id=schema_id)
-        shape = Shape(self.product, self.reader.record, Masker(self.product.masks, b"key"), key_masked=False)
+        masker = Masker(self.product.masks, b"key")
+        shape = Shape(self.product, self.reader.record, masker, key_masked=False, names=self.names)
         return write_rows(self.table, shape.rows(self.table, [chunk], 1), self.product)
 
     def staged(self, written: Written | None, rows: int) -> tuple[Staged, Ledger]:
         """Stage an append of that many rows, and return it with the ledger after it."""
         start = self.ledger.next(0)
         after = self.ledger.advanced({0: Range(start, start + rows, start + rows - 1 if rows else None)})
-        files = [written.file] if written is not None and written.file is not None else []
+        files = written.files if written is not None else ()
         return stage(self.table, files, after), after
 
     def send(self, staged: Staged) -> None:
@@ -97,14 +109,22 @@ class Lake:
 
     def rows(self, *columns: str) -> list[dict[str, Any]]:
         """Return what DuckDB reads of the table as it is now, in the order of offsets."""
+        names = ", ".join(f'"{column}"' for column in columns) or "*"
+        return self._query(f"SELECT {names} FROM {{table}} ORDER BY _kafka_offset")
+
+    def count(self, where: str) -> int:
+        """Return how many rows DuckDB finds of the table as it is now."""
+        (row,) = self._query(f"SELECT count(*) AS found FROM {{table}} WHERE {where}")
+        found: int = row["found"]
+        return found
+
+    def _query(self, query: str) -> list[dict[str, Any]]:
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for name in ("avro", "iceberg"):
                 package = next(p for p in map(Path, sys.path) if (p / f"duckdb_extension_{name}").is_dir())
                 folder = package / f"duckdb_extension_{name}" / "extensions" / f"v{duckdb.__version__}"
                 connection.execute(f"LOAD '{folder / name}.duckdb_extension'")
-            names = ", ".join(f'"{column}"' for column in columns) or "*"
-            source = f"iceberg_scan('{self.reload().metadata_location}')"
-            result = connection.execute(f"SELECT {names} FROM {source} ORDER BY _kafka_offset")
+            result = connection.execute(query.format(table=f"iceberg_scan('{self.reload().metadata_location}')"))
             found: list[dict[str, Any]] = result.to_arrow_table().to_pylist()
             return found

@@ -57,7 +57,10 @@ def register(mesh: Mesh, schema: Mapping[str, Any], name: str = ORDERS) -> int:
         return registry.register(mesh.product(name).subject, parsed).id
 
 
-def send_as(mesh: Mesh, schema: Mapping[str, Any], schema_id: int, bodies: Iterable[Mapping[str, Any]]) -> None:
+def send_as(
+    mesh: Mesh, schema: Mapping[str, Any], schema_id: int, bodies: Iterable[Mapping[str, Any]], *, partition: int = -1
+) -> None:
     """Send events as a version of their own."""
     parsed = AvroSchema.parse(json.dumps(schema))
-    send(mesh, mesh.product(ORDERS).topic, [(body["id"], encoded(parsed, schema_id, body)) for body in bodies])
+    messages = [(body["id"], encoded(parsed, schema_id, body)) for body in bodies]
+    send(mesh, mesh.product(ORDERS).topic, messages, partition=partition)

@@ -275,6 +275,12 @@ BROKEN: list[tuple[str, str, str]] = [
         json.dumps(record(("a", "[" * 300 + "]" * 300))).replace('"[', "[").replace(']"', "]"),
         "a union stands in a union",
     ),
+    ("two branches of one type", json.dumps(record(("a", ["long", "string", "long"]))), "a: the union has long twice"),
+    (
+        "two arrays in a union",
+        json.dumps(record(("a", [{"type": "array", "items": "int"}, {"type": "array", "items": "long"}]))),
+        "a: the union has the array twice",
+    ),
     ("JSON deeper than Python reads", "[" * 200_000, "nested deeper than 32"),
     ("a large text", " " * (MAX_SCHEMA_BYTES + 1), "larger than"),
     ("a billion fields", json.dumps(doubling(30)), "fields where its references are followed"),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("init", "new", "check", "up", "down", "status", "apply", "publish", "tail", "sink", "sql", "verify"),
-    *("hold", "release", "ledger", "accept-gap", "audit", "findings"),
+    *("hold", "release", "ledger", "accept-gap", "audit", "findings", "export", "plan", "drift", "compat"),
 )
 ENDS_WITH = 20.0
 

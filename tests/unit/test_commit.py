@@ -250,10 +250,10 @@ def test_an_append_without_rows_may_say_nothing_of_the_ledger(lake: Lake) -> Non
 
 
 def test_rows_never_go_without_a_ledger(lake: Lake) -> None:
-    file = lake.write(events(1)).file
-    assert file is not None
+    written = lake.write(events(1))
+    assert written.files
     with pytest.raises(Bug):
-        stage(lake.table, [file], None)
+        stage(lake.table, written.files, None)
 
 
 def test_manifests_are_merged(lake: Lake) -> None:

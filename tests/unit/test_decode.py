@@ -255,6 +255,9 @@ def test_damaged_values_never_pass_for_others(drawn: tuple[AvroSchema, list[byte
 
 # --- single poisons ---
 
+TIME_MILLIS = {"type": "int", "logicalType": "time-millis"}
+TIME_MICROS = {"type": "long", "logicalType": "time-micros"}
+DURATION = {"type": "fixed", "name": "D", "size": 12, "logicalType": "duration"}
 LIMITS: list[tuple[str, Any, bytes, bool]] = [
     ("a string longer than the message", "string", long(1 << 40) + b"abc", False),
     ("a string of the longest length", "string", long(2**63 - 1), False),
@@ -312,6 +315,36 @@ LIMITS: list[tuple[str, Any, bytes, bool]] = [
     ("the latest micros", {"type": "long", "logicalType": "local-timestamp-micros"}, long(2**63 - 1), False),
     ("the earliest micros", {"type": "long", "logicalType": "timestamp-micros"}, long(-(2**63)), False),
     ("the last micros", {"type": "long", "logicalType": "timestamp-micros"}, long(253_402_300_799_999_999), True),
+    ("midnight", TIME_MILLIS, long(0), True),
+    ("before midnight", TIME_MILLIS, long(-1), False),
+    ("the last millisecond of a day", TIME_MILLIS, long(86_399_999), True),
+    ("the first millisecond of the next", TIME_MILLIS, long(86_400_000), False),
+    ("a time of 33 bits", TIME_MILLIS, long(2**32), False),
+    ("the last microsecond of a day", TIME_MICROS, long(86_399_999_999), True),
+    ("the first microsecond of the next", TIME_MICROS, long(86_400_000_000), False),
+    ("the latest time of day", TIME_MICROS, long(2**63 - 1), False),
+    ("the earliest time of day", TIME_MICROS, long(-(2**63)), False),
+    ("the latest nanosecond", {"type": "long", "logicalType": "timestamp-nanos"}, long(2**63 - 1), True),
+    ("the earliest nanosecond", {"type": "long", "logicalType": "local-timestamp-nanos"}, long(-(2**63)), True),
+    ("the longest duration", DURATION, b"\xff" * 12, True),
+    ("a duration cut short", DURATION, b"\xff" * 11, False),
+    ("the last of three branches", ["int", "null", "string"], long(2) + text(b"x"), True),
+    ("null of three branches", ["int", "null", "string"], long(1), True),
+    ("a fourth of three branches", ["int", "null", "string"], long(3) + text(b"x"), False),
+    ("a branch before the first of three", ["int", "null", "string"], long(-1) + text(b"x"), False),
+    ("a far branch of three", ["int", "null", "string"], long(1 << 40) + text(b"x"), False),
+    ("the only branch", ["string"], long(0) + text(b"x"), True),
+    ("a second of one branch", ["string"], long(1) + text(b"x"), False),
+    ("a value of another branch", ["int", "string"], long(1) + long(5), False),
+    ("a time that is none in a branch", ["string", TIME_MILLIS], long(1) + long(86_400_000), False),
+    ("a time in a branch", ["string", TIME_MILLIS], long(1) + long(86_399_999), True),
+    (
+        "a day that is none in a branch's list",
+        ["string", {"type": "array", "items": {"type": "int", "logicalType": "date"}}],
+        long(1) + long(2) + long(0) + long(2**31 - 1) + long(0),
+        False,
+    ),
+    ("a decimal that is too long in a branch", [decimal_of(2, 0), "null", "int"], long(0) + text(b"\x7f"), False),
 ]
 NEIGHBOURS = 5
 

@@ -11,16 +11,17 @@ import pyarrow as pa
 import pytest
 
 from headrace.schemas.avro import AvroSchema
-from headrace.schemas.errors import Refusal, Unavailable
+from headrace.schemas.errors import Unavailable
 from headrace.schemas.masks import Mask
 from headrace.schemas.policy import PiiPolicy
-from headrace.schemas.registry import RegisteredSchema
+from headrace.schemas.verdicts import Verdicts
 from headrace.sinks.decoding import REFUSED_S, Decoding
 from headrace.sinks.evolution import follow
 from headrace.streams.frames import Frame
 from headrace.streams.masked import masks_of
 from tests.support.lake import Lake
 from tests.support.meshes import encoded
+from tests.support.shelf import Shelf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,21 +40,6 @@ def schema_of(*fields: dict[str, Any]) -> AvroSchema:
 ID = {"name": "id", "type": "string"}
 PLAIN = schema_of(ID, {"name": "mail", "type": "string"})
 TAGGED = schema_of(ID, {"name": "mail", "type": "string", "confluent:tags": ["PII"]})
-
-
-class Shelf:
-    """A registry in memory that counts what it is asked."""
-
-    def __init__(self, *versions: AvroSchema) -> None:
-        self.held = dict(enumerate(versions, 1))
-        self.asked = 0
-
-    def versions(self, subject: str) -> tuple[RegisteredSchema, ...]:
-        self.asked += 1
-        return tuple(RegisteredSchema(100 + n, n, subject, schema) for n, schema in self.held.items())
-
-    def schema(self, schema_id: int) -> AvroSchema:
-        raise Refusal("unknown-schema", f"unknown: {schema_id}")
 
 
 class Clock:
@@ -112,8 +98,8 @@ def test_a_mask_that_another_worker_put_on_the_table_holds_here_at_once(tmp_path
     registry = Shelf(PLAIN)
     decoding = decoding_of(lake, registry)
     chunk = decoding.chunk(frame_of(PLAIN, 101, {"id": "o1", "mail": MAIL}, "o1"))
-    versions = registry.versions(lake.product.subject)
-    follow(lake.catalog, replace(lake.product, masks={"mail": Mask.SHOW_FIRST_4}), versions)
+    other = replace(lake.product, masks={"mail": Mask.SHOW_FIRST_4})
+    follow(lake.catalog, other, Verdicts.of(other, POLICY, registry.all_versions(lake.product.subject)))
     table = lake.reload()
     (row,) = decoding.shape(table).rows(table, [chunk], 1).to_pylist()
     assert row["mail"] == "ann@" + "x" * (len(MAIL) - 4)

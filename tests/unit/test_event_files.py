@@ -12,6 +12,7 @@ import pytest
 
 from headrace.producers import lines as lines_module
 from headrace.producers.csv_rows import csv_rows
+from headrace.producers.events import event_converter
 from headrace.producers.lines import Row, json_rows
 from headrace.producers.values import json_reader, parse_json
 from headrace.schemas.avro import AvroSchema
@@ -127,6 +128,88 @@ def test_a_line_that_is_too_long_or_no_text_is_one_bad_line(monkeypatch: pytest.
     rows = list(json_rows(buffered(data), json_reader(RECORD)))
     assert [(row.line, row.event) for row in rows] == [(1, {"id": "a"}), (2, None), (3, None), (4, {"id": "b"})]
     assert bad(rows) == ["line 2: the line is longer than 1 MiB", "line 3: the line is not UTF-8"]
+
+
+ODD = [
+    {"name": "id", "type": "string"},
+    {"name": "at", "type": ["null", {"type": "int", "logicalType": "time-millis"}], "default": None},
+    {"name": "ns", "type": ["null", {"type": "long", "logicalType": "timestamp-nanos"}], "default": None},
+    {
+        "name": "term",
+        "type": ["null", {"type": "fixed", "name": "T", "size": 12, "logicalType": "duration"}],
+        "default": None,
+    },
+    {
+        "name": "payer",
+        "type": [
+            "null",
+            "string",
+            {"type": "int", "logicalType": "date"},
+            {"type": "record", "name": "P", "fields": [{"name": "raw", "type": "bytes"}]},
+        ],
+        "default": None,
+    },
+    {"name": "either", "type": ["int", "long"], "default": 0},
+]
+ODD_SCHEMA = AvroSchema.parse(json.dumps({"type": "record", "name": "E", "fields": ODD}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"at": "23:59:59.5"', {"at": 86_399_500}),
+        ('"ns": -9223372036854775808', {"ns": -(2**63)}),
+        ('"term": {"months": 1, "days": 2, "millis": 3}', {"term": b"\1\0\0\0\2\0\0\0\3\0\0\0"}),
+        ('"payer": {"string": "2013-01-31"}', {"payer": {"string": "2013-01-31"}}),
+        ('"payer": {"int": "1970-01-02"}', {"payer": {"int": 1}}),
+        ('"payer": {"P": {"raw": "AP8="}, "string": null}', {"payer": {"P": {"raw": b"\x00\xff"}}}),
+        ('"payer": null', {"payer": None}),
+        ('"either": {"long": 5}', {"either": {"long": 5}}),
+    ],
+)
+def test_unions_times_and_durations_stand_in_json_as_the_table_has_them(text: str, expected: dict[str, Any]) -> None:
+    (row,) = json_rows(buffered(f'{{"id": "a", {text}}}'.encode()), json_reader(ODD_SCHEMA.record))
+    rest = {"id": "a", "at": None, "ns": None, "term": None, "payer": None, "either": {"int": 0}}
+    assert event_converter(ODD_SCHEMA, where="f")(row.event) == rest | expected
+
+
+def test_a_union_in_json_names_its_branch() -> None:
+    lines = [
+        f'{{"payer": {value}}}'
+        for value in (f'"{SECRET}"', "5", "{}", f'{{"{SECRET}": 1}}', '{"string": "a", "int": 1}', '{"string": null}')
+    ]
+    rows = list(json_rows(buffered("\n".join(lines).encode()), json_reader(ODD_SCHEMA.record)))
+    what = 'payer: a value of a union is an object {"branch": value} with one branch of string, int, P'
+    assert bad(rows) == [f"line {number}: {what}" for number in range(1, 7)]
+    (row,) = json_rows(buffered(b'{"payer": {"P": {"raw": "!"}}}'), json_reader(ODD_SCHEMA.record))
+    assert bad([row]) == ["line 1: payer.P.raw: the text is not base64"]
+
+
+def test_unions_times_and_durations_in_csv() -> None:
+    text = (
+        "id,at,ns,term.months,term.days,term.millis,payer,either\n"
+        'a,01:00:00,5,1,2,3,"{""string"": ""x""}","{""int"": 1}"\n'
+        'b,,,,,,,"{""long"": 1}"\n'
+        'c,01:00,x,1,2,3,,"{""long"": 1}"\n'
+        "d,,,,,,,\n"
+    )
+    rows = list(csv_rows(buffered(text.encode()), ODD_SCHEMA.record, "f.csv"))
+    convert = event_converter(ODD_SCHEMA, where="f")
+    assert [convert(row.event) for row in rows[:2]] == [
+        {
+            "id": "a",
+            "at": 3_600_000,
+            "ns": 5,
+            "term": b"\1\0\0\0\2\0\0\0\3\0\0\0",
+            "payer": {"string": "x"},
+            "either": {"int": 1},
+        },
+        {"id": "b", "at": None, "ns": None, "term": None, "payer": None, "either": {"long": 1}},
+    ]
+    assert bad(rows) == [
+        "line 4: ns: the text is no integer",
+        "line 5: either: the cell is empty, and the field is not optional",
+    ]
 
 
 def test_numbers_lose_no_digit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,23 @@ import faust
 import pytest
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.protocol.metadata import MetadataResponse_v0
+from faust.types.tuples import Message
 
 from headrace.schemas.errors import SettingsError, UserError
 from headrace.schemas.mesh import load_mesh
 from headrace.streams.faust_broker import broker_settings
-from headrace.streams.faust_codec import faust_app
+from headrace.streams.faust_codec import ProductSchema, faust_app
 from headrace.streams.faust_worker import OneWorker
-from tests.support.meshes import ORDER, ORDERS, write_mesh
+from headrace.streams.portions import Poison
+from tests.support.lake import product_of
+from tests.support.meshes import ORDER, ORDERS, encoded, write_mesh
+from tests.support.shelf import Shelf
+from tests.support.versions import schema_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headrace.schemas.avro import AvroSchema
     from headrace.schemas.mesh import Mesh
 
 HERE = "mesh.yaml: environments.production.kafka"
@@ -175,3 +182,43 @@ def test_a_worker_that_was_thrown_out_comes_back_without_a_claim() -> None:
     assert group.working() == {"x": 3}
     group.join("a", thrown_out)
     assert group.working() == {"x": 3}
+
+
+def field(name: str, *aliases: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": "string", "aliases": list(aliases), **more}
+
+
+CHAIN = [[field("a")], [field("b", "a")], [field("b"), field("a", default="new")]]
+
+
+def decoded(mesh: Mesh, contract: AvroSchema, versions: list[AvroSchema], *events: tuple[int, dict[str, Any]]) -> Any:
+    """Return what an agent is given for events, each of a version."""
+    product = product_of(contract)
+    registry: Any = Shelf(*versions)
+    decode = ProductSchema(product, registry, list[Poison]().append).compile(faust_app(mesh, "vouchers"))
+
+    async def values() -> list[Any]:
+        found = []
+        for version, event in events:
+            value = encoded(versions[version - 1], 100 + version, event)
+            message = Message(product.topic, 0, 0, 0.0, 0, None, b"k", value, None)
+            found.append((await decode(message)).value)
+        return found
+
+    return asyncio.run(values())
+
+
+def test_events_of_all_versions_are_read_along_renames(mesh: Mesh) -> None:
+    versions = [schema_of(*fields) for fields in CHAIN]
+    events = [(1, {"id": "x", "a": "1"}), (2, {"id": "x", "b": "2"}), (3, {"id": "x", "b": "3", "a": "-"})]
+    assert decoded(mesh, versions[0], versions, *events) == [{"id": "x", "a": n} for n in "123"]
+    newest = [{"id": "x", "b": "1", "a": "new"}, {"id": "x", "b": "2", "a": "new"}, {"id": "x", "b": "3", "a": "-"}]
+    assert decoded(mesh, versions[2], versions, *events) == newest
+    # A contract that is ahead of the registry follows behind all versions.
+    assert decoded(mesh, versions[2], versions[:2], *events[:2]) == newest[:2]
+
+
+def test_what_cannot_be_read_ends_the_worker(mesh: Mesh) -> None:
+    old, new = schema_of(field("a")), schema_of(field("a"), field("must"))
+    with pytest.raises(UserError, match="version 1 cannot be read as the contract has them: must: it is not in them"):
+        decoded(mesh, new, [old, new], (1, {"id": "x", "a": "1"}))

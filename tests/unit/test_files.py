@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyiceberg.transforms import IdentityTransform
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.transforms import IdentityTransform, UnknownTransform
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.schemas.masks import Mask
+from headrace.sinks import files
 from headrace.sinks.batch import Chunk
 from headrace.sinks.files import ROW_GROUP_ROWS, Shape, write_rows
 from headrace.streams.masked import MASK_PROPERTIES
@@ -74,7 +76,7 @@ def test_a_timestamp_that_kafka_does_not_have_or_no_calendar_holds_is_null(tmp_p
     rows = shape_of(lake).rows(lake.table, [chunk], 1)
     expected = [None, 0, 253_402_300_799_999_000, None, None, None]
     assert rows.column("_kafka_timestamp").cast(pa.int64()).to_pylist() == expected
-    assert write_rows(lake.table, rows, lake.product).file is not None
+    assert len(write_rows(lake.table, rows, lake.product).files) == 1
 
 
 def test_chunks_without_events_make_no_rows_and_no_file(tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_chunks_without_events_make_no_rows_and_no_file(tmp_path: Path) -> None:
         rows = shape_of(lake).rows(lake.table, chunks, 1)
         assert rows.num_rows == 0
         written = write_rows(lake.table, rows, lake.product)
-        assert written.file is None
+        assert written.files == ()
         assert written.fits(lake.table)
     assert not list(tmp_path.rglob("*.parquet"))
 
@@ -93,8 +95,7 @@ def test_chunks_without_events_make_no_rows_and_no_file(tmp_path: Path) -> None:
 def test_what_iceberg_is_told_of_a_file_is_true(tmp_path: Path) -> None:
     lake = Lake(tmp_path, SCHEMA)
     rows = shape_of(lake).rows(lake.table, [chunk_of(events(5, 3, 4), 10)], 1)
-    file = write_rows(lake.table, rows, lake.product).file
-    assert file is not None
+    (file,) = write_rows(lake.table, rows, lake.product).files
     path = next(tmp_path.rglob("*.parquet"))
     assert file.file_path == f"file://{path}"
     assert file.file_size_in_bytes == path.stat().st_size
@@ -140,13 +141,25 @@ def test_a_file_fits_only_the_schema_masks_and_partitioning_that_it_was_written_
     assert not written.fits(lake.reload())
 
 
-def test_a_partitioned_table_stops_the_product(tmp_path: Path) -> None:
+def test_a_partition_spec_that_this_version_does_not_know_stops_the_product(tmp_path: Path) -> None:
     lake = Lake(tmp_path, SCHEMA)
-    with lake.table.update_spec() as spec:
-        spec.add_field("id", IdentityTransform(), "by_id")
-    lake.reload()
+    # pyiceberg loads such a table, and makes none.
+    unknown = PartitionSpec(PartitionField(1, 1000, UnknownTransform("zorder[4]"), "id_zorder"))
+    lake.table.metadata = lake.table.metadata.model_copy(update={"partition_specs": [unknown]})
     with pytest.raises(ProductStopped, match="partition spec"):
         lake.write(events(1))
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_batch_over_too_many_partitions_stops_the_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_PARTITIONS", 3)
+    lake = Lake(tmp_path, SCHEMA)
+    with lake.table.update_spec() as spec:
+        spec.add_field("id", IdentityTransform(), "id")
+    lake.reload()
+    assert len(lake.write(events(1, 2, 3, 1)).files) == 3
+    with pytest.raises(ProductStopped, match="lie in 4 partitions"):
+        lake.write(events(1, 2, 3, 4))
 
 
 def test_storage_that_fails_is_unavailable_and_can_be_written_to_again(
@@ -161,7 +174,7 @@ def test_storage_that_fails_is_unavailable_and_can_be_written_to_again(
     assert caught.value.hint
     assert "@example.org" not in str(caught.value)
     data.unlink()
-    assert lake.write(events(1)).file is not None
+    assert len(lake.write(events(1)).files) == 1
 
 
 def test_many_chunks_become_one_file(tmp_path: Path) -> None:
@@ -169,6 +182,6 @@ def test_many_chunks_become_one_file(tmp_path: Path) -> None:
     chunks: list[Any] = [chunk_of(events(*range(start, start + 10)), start) for start in range(0, 100, 10)]
     rows = shape_of(lake).rows(lake.table, chunks, 1)
     written = write_rows(lake.table, rows, lake.product)
-    assert written.file is not None
-    assert written.file.record_count == 100
+    (file,) = written.files
+    assert file.record_count == 100
     assert len(list(tmp_path.rglob("*.parquet"))) == 1

@@ -79,13 +79,32 @@ def test_a_row_shows_what_its_event_had_under_the_tables_names() -> None:
 
 
 def test_a_refused_version_is_passed_over_and_its_fields_are_known() -> None:
-    lineage = folded([("a", "int")], [alias("b", "double", "a"), ("new", "int")], [("a", "int"), ("new", "string")])
+    lineage = folded([("a", "int")], [alias("b", "double", "a"), ("new", "int")], [("a", "int"), ("new", "int")])
     assert [bool(step.refused) for step in lineage.steps.values()] == [False, True, False]
     assert [column.name for column in lineage.columns] == ["a", "new"]
-    # The same column, although no table follows the version …
-    assert lineage.names(3, 2) == {"a": "b", "new": None}
-    # … and a number is never given to two fields.
-    assert lineage.steps[2].placed["new"] != lineage.steps[3].placed["new"]
+    # The same columns, although no table follows the version that had them first.
+    assert lineage.names(3, 2) == {"a": "b", "new": "new"}
+    assert lineage.names(2, 3) == {"b": "a", "new": "new"}
+
+
+def test_what_a_refused_version_added_can_be_renamed_later_and_its_name_taken() -> None:
+    new = record(("x", "int"), name="R")
+    lineage = folded(
+        [("a", "int")],
+        [("a", "double"), ("new", new)],
+        [("a", "int"), ("new", new)],
+        [("a", "int"), alias("newer", new, "new")],
+        [("a", "int"), ("newer", new), ("new", "int")],
+    )
+    assert lineage.names(5, 2) == {"a": "a", "newer": "new", "newer.x": "x", "new": None}
+    numbers = [column.field_id for column in lineage.columns]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_after_a_first_version_that_is_refused_no_number_is_given_twice() -> None:
+    lineage = folded([("A", "int"), ("a", "int"), ("id", "int")], [("id", "int"), ("a", "int"), ("b", "int")])
+    assert [refused.rule for refused in lineage.steps[1].refused] == ["FIELD_NAME_CASE_COLLISION"]
+    assert lineage.names(2, 1) == {"id": "id", "a": "a", "b": None}
 
 
 def test_a_first_version_that_is_refused_leaves_the_table_to_the_next() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from headrace.producers.values import json_reader, parse_json
 from headrace.producers.wire import Encoder
+from headrace.schemas.avro import Enum, optional_of
 from headrace.schemas.documents import parse
 from headrace.schemas.errors import MeshError, UserError
 from headrace.schemas.mesh import load_mesh
@@ -24,6 +25,7 @@ from headrace.schemas.names import PART
 from headrace.schemas.sql_words import ENGINE_CATALOGS, OWN_DOMAINS, RESERVED
 from headrace.selfserve.blanks import scalar
 from headrace.selfserve.init import init_mesh
+from headrace.selfserve.kinds import Kind
 from headrace.selfserve.main import main
 from headrace.selfserve.new import Answers, place_of
 
@@ -89,6 +91,46 @@ def test_the_first_product_makes_its_domain(root: Path) -> None:
     readme = (root / "domains/loyalty/points/README.md").read_text()
     assert "a tenth of its total" in readme
     assert "Derived from shop.orders, governance.findings." in readme
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("key", ["id", "order_id", "Id", "select"])
+def test_every_kind_passes_the_check_and_its_example_can_be_published(root: Path, kind: Kind, key: str) -> None:
+    inputs = ["shop.orders"] if kind is Kind.DERIVED else []
+    made = place_of("shop/returns", root).write(Answers(kind=kind, key=key, inputs=inputs)).product("shop.returns")
+    assert load_mesh(root).product("shop.returns") == made
+    assert made.contract.key == (key,)
+    assert [str(each.product) for each in made.contract.inputs] == inputs
+    readme = (root / "domains/shop/returns/README.md").read_text()
+    (line,) = re.findall(r"^ {4}(\{.*\})$", readme, re.MULTILINE)
+    _, value = Encoder(made, 7).encode(json_reader(made.schema.record)(parse_json(line)))
+    assert value[:5] == b"\0\0\0\0\7"
+
+
+def test_a_change_stream_tells_what_was_done_and_the_state_after_it(root: Path) -> None:
+    made = place_of("shop/returns", root).write(Answers(kind=Kind.CHANGE_STREAM)).product("shop.returns")
+    op, after = made.schema.at("op"), made.schema.at("after")
+    assert op is not None
+    assert isinstance(op.type, Enum)
+    # A reader of this version takes a word of a later one for this.
+    assert op.type.default in op.type.symbols
+    assert after is not None
+    assert optional_of(after.type)[1]
+    assert made.contract.cleanup_policy == "delete"
+
+
+def test_the_query_of_a_change_stream_quotes_what_sql_would_misread(root: Path) -> None:
+    place_of("shop/returns", root).write(Answers(kind=Kind.CHANGE_STREAM, key="select"))
+    readme = (root / "domains/shop/returns/README.md").read_text()
+    assert 'SELECT "select", after.status' in readme
+    assert 'PARTITION BY "select" ORDER BY' in readme
+
+
+@pytest.mark.parametrize("kind", [Kind.EVENT, Kind.CHANGE_STREAM])
+def test_a_product_of_any_kind_may_be_derived(root: Path, kind: Kind) -> None:
+    answers = Answers(kind=kind, inputs=["shop.orders"])
+    made = place_of("shop/returns", root).write(answers).product("shop.returns")
+    assert [str(each.product) for each in made.contract.inputs] == ["shop.orders"]
 
 
 def test_what_nobody_said_is_asked_for_in_the_files(root: Path) -> None:
@@ -200,6 +242,9 @@ def test_a_bad_name_is_one_error_and_nothing_is_written(
         (Answers(key="Occurred_At"), "cannot be the key"),
         (Answers(key="_kafka_offset"), "cannot be the key"),
         (Answers(key='x", "type": "long'), "cannot be the key"),
+        (Answers(key="op", kind=Kind.CHANGE_STREAM), "cannot be the key"),
+        (Answers(key="after", kind=Kind.CHANGE_STREAM), "cannot be the key"),
+        (Answers(kind=Kind.DERIVED), "says what it is made from"),
         (Answers(inputs=["shop.order"]), "did you mean shop.orders"),
         (Answers(inputs=["shop.returns"]), "the mesh has no product"),
         (Answers(owner="a\x1b[31m"), "the owner is not a text of one line"),
@@ -376,11 +421,32 @@ def test_on_a_terminal_it_asks(root: Path) -> None:
     assert "still to be said" not in shown
 
 
-@pytest.mark.parametrize("words", [["--owner", "x"], ["--purpose", "x"], ["--key", "x"]])
-def test_on_a_terminal_options_are_answers_enough(root: Path, words: list[str]) -> None:
-    status, shown = on_a_terminal(root, ["shop/returns", *words], "")
+QUESTIONS = {
+    "--kind": "Which kind of product is it?",
+    "--owner": "Which team answers for the product?",
+    "--purpose": "What is shop.returns for",
+    "--key": "Which field is the key?",
+}
+
+
+@pytest.mark.parametrize("missing", [None, *QUESTIONS])
+def test_on_a_terminal_it_asks_for_what_is_missing_and_for_nothing_else(root: Path, missing: str | None) -> None:
+    given = {"--kind": "event", "--owner": "x-team", "--purpose": "to be tested", "--key": "order_id"}
+    words = [word for name, value in given.items() if name != missing for word in (name, value)]
+    status, shown = on_a_terminal(root, ["shop/returns", *words], f"{given[missing]}\n" if missing else "")
     assert status == 0, shown
-    assert "?" not in shown
+    assert [name for name, question in QUESTIONS.items() if question in shown] == ([missing] if missing else [])
+    made = load_mesh(root).product("shop.returns").contract
+    assert (made.owner, made.purpose, made.key) == ("x-team", "to be tested", ("order_id",))
+
+
+def test_on_a_terminal_the_kind_is_asked_until_it_is_one(root: Path) -> None:
+    typed = "table\nderived\nshop.orders\n\nto be tested\n\n"
+    status, shown = on_a_terminal(root, ["shop/returns"], typed)
+    assert status == 0, shown
+    assert "say event, change-stream or derived" in shown
+    made = load_mesh(root).product("shop.returns").contract
+    assert [str(each.product) for each in made.inputs] == ["shop.orders"]
 
 
 def test_on_a_terminal_a_bad_name_is_told_before_any_question(root: Path) -> None:

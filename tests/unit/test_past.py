@@ -50,8 +50,7 @@ def add(lake: Lake, partition: int, offsets: Iterable[int], *, schema_id: int = 
     )
     shape = Shape(lake.product, lake.reader.record, Masker({}, b"key"), key_masked=False)
     written = write_rows(lake.table, shape.rows(lake.table, [chunk], 1), lake.product)
-    assert written.file is not None
-    lake.send(stage(lake.table, [written.file], lake.ledger))
+    lake.send(stage(lake.table, written.files, lake.ledger))
     lake.reload()
 
 

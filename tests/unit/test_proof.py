@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -53,6 +54,14 @@ def test_offsets_that_the_log_skips_are_not_missed() -> None:
 def test_a_hole_is_missing_and_a_lag_is_pending() -> None:
     assert found(log_of(0, 1, 2, 3, 4), plain(0, 2)) == {"missing": [1], "pending": [3, 4]}
     assert found(log_of(0, 1), plain()) == {"pending": [0, 1]}
+
+
+def test_compaction_takes_events_away_from_among_the_others() -> None:
+    log = replace(log_of(0, 4, 9), compacted=True)
+    assert found(log, plain(0, 1, 2, 4, 9)) == {"beyond_retention": 2}
+    assert found(log, plain(0, 9)) == {"missing": [4]}
+    assert found(log, marks((0, 1_000), (4, 7), (9, 1_009))) == {"missing": [4], "foreign": [4]}
+    assert found(log_of(0, 4, 9), plain(0, 1, 2, 4, 9)) == {"foreign": [1, 2]}
 
 
 def test_a_newer_row_turns_what_lies_before_it_into_missing() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import Refusal, SchemaError, SettingsError, Unavailable, UserError
+from headrace.schemas.registered import UnreadableSchema
 from headrace.schemas.registry import DEFAULTS, TIMEOUT_S, Registry
 
 if TYPE_CHECKING:
@@ -166,6 +167,20 @@ def test_only_an_unknown_subject_has_no_versions(registry: Registry, answers: An
     answers.status, answers.body = status, json.dumps({"error_code": code, "message": "not found"})
     with pytest.raises(Unavailable, match="versions of s cannot be read"):
         registry.versions("s")
+
+
+def test_a_version_that_cannot_be_read_hides_no_other(registry: Registry, answers: Answers) -> None:
+    answers.paths["/subjects/s/versions"] = (200, "[1, 2]")
+    texts = {1: {"id": 7, "schema": SCHEMA.text}, 2: {"id": 8, "schema": "{}", "schemaType": "JSON"}}
+    for number, text in texts.items():
+        answers.paths[f"/subjects/s/versions/{number}"] = 200, json.dumps({"subject": "s", "version": number, **text})
+    one, two = registry.all_versions("s")
+    assert (one.id, two.id, two.version) == (7, 8, 2)
+    assert isinstance(two, UnreadableSchema)
+    assert two.what == "this is a JSON schema"
+    with pytest.raises(SchemaError, match="this is a JSON schema") as caught:
+        registry.versions("s")
+    assert caught.value.where == "schema id 8"
 
 
 @pytest.mark.parametrize(

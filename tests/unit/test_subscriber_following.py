@@ -16,7 +16,7 @@ from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped, Unavailable, UserError
 from headrace.schemas.masks import Mask
 from headrace.schemas.policy import PiiPolicy
-from headrace.schemas.registry import RegisteredSchema
+from headrace.schemas.registered import RegisteredSchema
 from headrace.streams import following, reader
 from headrace.streams.admin import Admin, Topic, Watermarks
 from headrace.streams.ahead import in_thread
@@ -162,7 +162,7 @@ def course_of(*, start: Any = Start.EARLIEST, autocommit: bool = True) -> Course
 
 def pinned_of() -> Pinned:
     versions = Versions(PRODUCT, [VERSION], lambda: [VERSION], lambda _: None)
-    return Pinned(PRODUCT, VERSION, versions, Masking(False, None, {}, PiiPolicy(default=Mask.HMAC_SHA_256), b""))
+    return Pinned(PRODUCT, VERSION, versions, Masking(False, None, PRODUCT, PiiPolicy(default=Mask.HMAC_SHA_256), b""))
 
 
 @pytest.fixture

@@ -52,7 +52,42 @@ STAMP = {"type": "long", "logicalType": "timestamp-micros"}
 DAY = {"type": "int", "logicalType": "date"}
 UID = {"type": "string", "logicalType": "uuid"}
 
+TIME = {"type": "long", "logicalType": "time-micros"}
+TERM = {"type": "fixed", "name": "Term", "size": 12, "logicalType": "duration"}
+NANOS = {"type": "long", "logicalType": "timestamp-nanos"}
+
+
+class Either(BaseModel):
+    inner: Inner | None = Field(default=None, alias="Inner")
+    string: str | None = None
+
+
+@dataclass
+class EitherToo:
+    string: str | None
+    Inner: InnerToo | None
+
+
+class Narrow(BaseModel):
+    string: str
+
+
+class Term(BaseModel):
+    months: int
+    days: int
+    millis: int
+
+
 FITS: list[tuple[Any, Any]] = [
+    (TIME, str),
+    (TIME, dt.time),
+    (["null", TIME], dt.time | None),
+    (NANOS, int),
+    (TERM, Term),
+    (["null", TERM], dict[str, int] | None),
+    ([INNER, "string"], Either),
+    (["null", "string", INNER], EitherToo | None),
+    ({"type": "array", "items": [INNER, "null", "string"]}, list[Either | None]),
     ("string", str),
     ("string", Any),
     ("string", str | None),
@@ -85,6 +120,13 @@ FITS: list[tuple[Any, Any]] = [
 ]
 
 MISFITS: list[tuple[Any, Any, str]] = [
+    (TIME, int, "value: the schema has a time of day, the model int"),
+    ("string", dt.time, "value: the schema has string, the model time"),
+    (NANOS, dt.datetime, "value: the schema has long, the model datetime"),
+    (TERM, int, "value: the schema has record, the model int"),
+    ([INNER, "string"], str, "value: the schema has a record of the union's branches Inner, string, the model str"),
+    (["null", INNER, "string"], Either, "value: the schema lets it be null, the model takes no None"),
+    ([INNER, "string"], Narrow, "value.string: the schema lets it be null, the model takes no None"),
     ("string", int, "value: the schema has string, the model int"),
     ("int", str, "value: the schema has int, the model str"),
     ("double", int, "value: the schema has double, the model int"),
@@ -169,6 +211,17 @@ def test_a_model_that_forbids_extra_fields_must_have_them_all() -> None:
 
     with pytest.raises(UserError, match="note: the schema has it, the model forbids extra fields"):
         made(Strict, version({"name": "note", "type": "string"}))
+
+
+def test_values_of_unions_and_times_become_the_models() -> None:
+    class Event(BaseModel):
+        value: Either | None
+        at: dt.time
+
+    avro = version({"name": "value", "type": ["null", INNER, "string"]}, {"name": "at", "type": TIME})
+    model = made(Event, avro)
+    event = model.make({"id": "a", "value": {"Inner": {"n": 1}, "string": None}, "at": "23:59:59.999999"})
+    assert event == Event(value=Either.model_validate({"Inner": Inner(n=1)}), at=dt.time.max)
 
 
 def test_names_are_the_models_aliases() -> None:

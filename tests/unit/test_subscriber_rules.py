@@ -11,14 +11,13 @@ import pytest
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import ProductStopped, Refusal, UserError
-from headrace.schemas.registry import RegisteredSchema
+from headrace.schemas.registered import RegisteredSchema
 from headrace.streams.admin import Watermarks
 from headrace.streams.ledger import Ledger, Position
 from headrace.streams.portions import OFFSET, PLACE_FIELDS, Poison, Portion, Span, Stop
 from headrace.streams.resolution import unreadable
 from headrace.streams.starts import Begin, Seeker
 from headrace.streams.versions import REFUSED_S, Versions
-from headrace.streams.written import as_written
 from tests.support.lake import product_of
 
 if TYPE_CHECKING:
@@ -44,6 +43,9 @@ def decimal(precision: int, scale: int = 2) -> dict[str, Any]:
 N = {"name": "n", "type": "int"}
 M = {"name": "m", "type": "int"}
 COLOUR = {"type": "enum", "name": "Colour", "symbols": ["red"]}
+
+TIME = {"type": "int", "logicalType": "time-millis"}
+DURATION = {"type": "fixed", "name": "Duration", "size": 12, "logicalType": "duration"}
 
 RESOLUTION: list[tuple[str, Any, Any, list[tuple[str, str]]]] = [
     ("the same", of("int"), of("int"), []),
@@ -87,6 +89,51 @@ RESOLUTION: list[tuple[str, Any, Any, list[tuple[str, str]]]] = [
         of({"type": "array", "items": "int"}),
         [("value[]", "it is long in them, int here")],
     ),
+    ("a wider number than a table's", of("int"), of("double"), [("value", "it is int in them, double here")]),
+    ("a branch more", of(["null", "int", "string"]), of(["string", "null", "int", "boolean"]), []),
+    (
+        "a branch less",
+        of(["int", "string", "null"]),
+        of(["null", "int", "boolean"]),
+        [("value.string", "it may be of this branch in them, which is not here")],
+    ),
+    (
+        "a wider branch",
+        of(["int", "string"]),
+        of(["long", "string"]),
+        [("value.int", "it may be of this branch in them, which is not here")],
+    ),
+    (
+        "a union that may be null",
+        of(["null", "int", "string"]),
+        of(["int", "string"]),
+        [("value", "it may be null in them")],
+    ),
+    ("a value as a branch", of("int"), of(["int", "string"]), [("value", "it is int in them, union here")]),
+    ("a branch as a value", of(["int", "string"]), of("int"), [("value", "it is union in them, int here")]),
+    (
+        "a record as a branch",
+        of(inside(N)),
+        of([inside(N), "string"]),
+        [("value", "it is record in them, union here")],
+    ),
+    (
+        "a field less in a branch",
+        of([inside(N), "string"]),
+        of([inside(N, M), "string"]),
+        [("value.Inner.m", "it is not in them, and has no default")],
+    ),
+    ("a time as text", of(TIME), of("string"), []),
+    ("a finer time", of(TIME), of({"type": "long", "logicalType": "time-micros"}), []),
+    ("texts as times", of("string"), of(TIME), [("value", "it is string in them, time here")]),
+    ("symbols as times", of(COLOUR), of(TIME), [("value", "it is enum in them, time here")]),
+    ("the same duration", of(DURATION), of(["null", {**DURATION, "name": "Other"}]), []),
+    (
+        "bytes as a duration",
+        of({"type": "fixed", "name": "F", "size": 12}),
+        of(DURATION),
+        [("value", "it is fixed[12] in them, duration here")],
+    ),
     (
         "inside of a map",
         of({"type": "map", "values": ["null", "int"]}),
@@ -101,6 +148,16 @@ RESOLUTION: list[tuple[str, Any, Any, list[tuple[str, str]]]] = [
 )
 def test_what_one_version_reads_of_another(writer: AvroSchema, reader: AvroSchema, faults: list[Any]) -> None:
     assert unreadable(writer.record, reader.record) == faults
+
+
+def test_fields_are_found_by_the_names_that_they_have_in_events() -> None:
+    writer = schema(
+        {"name": "lines", "type": {"type": "array", "items": inside(N)}}, {"name": "note", "type": "string"}
+    )
+    reader = schema({"name": "items", "type": {"type": "array", "items": inside(M)}}, {"name": "note", "type": "int"})
+    names = {"items": "lines", "items[].m": "n", "note": None}
+    assert unreadable(writer.record, reader.record, names) == [("note", "it is not in them, and has no default")]
+    assert [path for path, _ in unreadable(writer.record, reader.record)] == ["items", "note"]
 
 
 PRODUCT = product_of(schema({"name": "id", "type": "string"}))
@@ -193,19 +250,6 @@ def test_what_is_behind_an_end_is_cut_off() -> None:
     assert whole.before(7) is whole
 
 
-def test_a_tables_values_show_only_what_their_writer_knew() -> None:
-    inner = {"type": "array", "items": inside(N)}
-    lines = pa.list_(pa.struct({"n": pa.int32(), "m": pa.int32()}))
-    row = {"lines": [{"n": 1, "m": None}], "labels": [("a", {"n": 2, "m": 3})], "new": None}
-    kind = pa.struct({"lines": lines, "labels": pa.map_(pa.string(), lines.value_type), "new": pa.string()})
-    writer = schema(
-        {"name": "lines", "type": ["null", inner], "default": None},
-        {"name": "labels", "type": {"type": "map", "values": "Inner"}},
-    )
-    seen = as_written(pa.array([row, None], kind), writer.record)
-    assert seen.to_pylist() == [{"lines": [{"n": 1}], "labels": [("a", {"n": 2})]}, None]
-
-
 def test_a_refused_id_is_asked_for_again_after_a_while() -> None:
     now_s, asked = [100.0], [0]
     registered: list[RegisteredSchema] = []
@@ -228,4 +272,32 @@ def test_a_refused_id_is_asked_for_again_after_a_while() -> None:
     registered.append(RegisteredSchema(9, 1, PRODUCT.subject, PRODUCT.schema))
     now_s[0] += REFUSED_S + 0.1
     assert versions.find(9) == registered[0]
-    assert versions.known(8) is None
+    assert isinstance(versions.find(8), Refusal)
+
+
+def version(number: int, schema_id: int, *fields: dict[str, Any]) -> RegisteredSchema:
+    return RegisteredSchema(schema_id, number, PRODUCT.subject, schema(*fields))
+
+
+def test_the_registry_is_asked_for_versions_that_a_table_has_followed_meanwhile() -> None:
+    registered = [version(1, 11, N)]
+    asked: list[int] = []
+
+    def ask() -> Sequence[RegisteredSchema]:
+        asked.append(len(registered))
+        return registered
+
+    versions = Versions(PRODUCT, registered, ask, lambda _: None)
+    versions.reach(1)
+    assert asked == []
+    registered.append(version(2, 12, {**M, "aliases": ["n"]}))
+    versions.reach(2)
+    assert asked == [2]
+    assert versions.lineage.names(1, 2) == {"n": "m"}
+
+
+def test_a_schema_that_was_registered_again_is_the_first_of_its_versions() -> None:
+    again = [version(1, 11, N), version(2, 12, {**M, "aliases": ["n"]}), version(3, 11, N)]
+    versions = Versions(PRODUCT, again, lambda: again, lambda _: None)
+    assert [each.version for each in versions.all] == [1, 2, 3]
+    assert versions.find(11) == again[0]

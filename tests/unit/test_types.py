@@ -10,9 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.types import ListType
 
-from headrace.schemas.avro import AvroSchema
+from headrace.schemas import types
+from headrace.schemas.avro import AvroSchema, Record
 from headrace.schemas.masks import Mask
+from headrace.schemas.shapes import shape
 from headrace.schemas.types import (
     METADATA_NAMES,
     RESERVED_COLUMNS,
@@ -20,6 +23,7 @@ from headrace.schemas.types import (
     arrow_field,
     leaf_type,
     masked_leaf,
+    refusals,
     unsupported,
 )
 from headrace.sinks.tables import table_schema
@@ -39,9 +43,12 @@ def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 def fixed(size: int, **more: Any) -> dict[str, Any]:
-    return {"type": "fixed", "name": "F", "size": size, **more}
+    return {"type": "fixed", "name": "F", "size": size} | more
 
 
+MONTHS, DAYS, MILLIS = (
+    f"{number}: {name}: required long" for number, name in enumerate(("months", "days", "millis"), 3)
+)
 COLUMNS: list[tuple[Any, str]] = [
     ("boolean", "boolean"),
     ("int", "int"),
@@ -62,6 +69,11 @@ COLUMNS: list[tuple[Any, str]] = [
     ({"type": "enum", "name": "E", "symbols": ["A"]}, "string"),
     (fixed(3), "fixed[3]"),
     (logical("string", "mystery"), "string"),
+    (logical("int", "time-millis"), "string"),
+    (logical("long", "time-micros"), "string"),
+    (logical("long", "timestamp-nanos"), "long"),
+    (logical("long", "local-timestamp-nanos"), "long"),
+    (fixed(12, logicalType="duration"), f"struct<{MONTHS}, {DAYS}, {MILLIS}>"),
     ({"type": "array", "items": "int"}, "list<int>"),
     ({"type": "map", "values": ["null", "long"]}, "map<string, long>"),
     (record(("x", "int"), name="R"), "struct<3: x: required int>"),
@@ -88,23 +100,34 @@ def _unnumbered(text: str) -> str:
 
 
 REFUSED: list[tuple[str, Any, str, str]] = [
-    ("a union", ["int", "string"], "a", "several branches"),
-    ("a union with null", ["null", "int", "string"], "a", "several branches"),
-    ("a union of one", ["int"], "a", "several branches"),
-    ("an empty union", [], "a", "several branches"),
+    ("a union of nothing", [], "a", "null alone"),
+    ("a union of null", ["null"], "a", "null alone"),
     ("null", "null", "a", "null alone"),
     ("a list of null", {"type": "array", "items": "null"}, "a[]", "null alone"),
     ("a record without fields", record(name="R"), "a", "without fields"),
-    ("a time of day", logical("int", "time-millis"), "a", "time-millis"),
-    ("micros of a day", logical("long", "time-micros"), "a", "time-micros"),
-    ("nanoseconds", logical("long", "timestamp-nanos"), "a", "timestamp-nanos"),
-    ("local nanoseconds", logical("long", "local-timestamp-nanos"), "a", "local-timestamp-nanos"),
-    ("a duration", fixed(12, logicalType="duration"), "a", "duration"),
+    ("a record without fields in a union", ["int", record(name="R")], "a.R", "without fields"),
     ("39 digits", logical("bytes", "decimal", precision=39), "a", "decimal precision 39"),
     ("no digits", logical("bytes", "decimal", precision=0), "a", "decimal precision 0"),
     ("a decimal of 40 bytes", fixed(40, logicalType="decimal", precision=9), "a", "decimal of 40 bytes"),
     ("a fixed of nothing", fixed(0), "a", "no bytes"),
-    ("in a map's list", {"type": "map", "values": {"type": "array", "items": ["int", "long"]}}, "a{}[]", "several"),
+    (
+        "names that differ in case only",
+        [record(("x", "int"), name="R"), record(("x", "int"), name="r")],
+        "a.r",
+        "R and r",
+    ),
+    (
+        "a type named as another's kind",
+        [{"type": "map", "values": "int"}, fixed(2, name="map")],
+        "a.map",
+        "map and map",
+    ),
+    (
+        "a branch of a branch",
+        {"type": "map", "values": ["int", {"type": "array", "items": ["string", fixed(0)]}]},
+        "a{}.array[].F",
+        "no bytes",
+    ),
     (
         "in a record",
         record(("b", {"type": "array", "items": record(("t", "null"), name="S")}), name="R"),
@@ -121,6 +144,7 @@ def test_what_has_no_column_is_named_with_a_way_out(kind: Any, path: str, what: 
     except Exception as error:  # noqa: BLE001 - fastavro itself refuses some of these
         pytest.skip(str(error))
     ((found_path, found_what, hint),) = unsupported(schema)
+    assert [each[1:] for each in refusals(schema)] == [(found_path, found_what, hint)]
     assert found_path == path
     assert what in found_what
     assert hint
@@ -129,6 +153,25 @@ def test_what_has_no_column_is_named_with_a_way_out(kind: Any, path: str, what: 
 def test_all_is_found_in_one_run() -> None:
     schema = parse(("a", "null"), ("b", "int"), ("B", "int"), ("_partition", "int"), ("_kafka_offset", "long"))
     assert [path for path, *_ in unsupported(schema)] == ["a", "B", "_partition", "_kafka_offset"]
+
+
+def test_what_is_refused_has_a_stable_code() -> None:
+    schema = parse(
+        ("a", "null"),
+        ("b", record(name="R")),
+        ("B", "int"),
+        ("_partition", "int"),
+        {"name": "c", "type": "string", "default": "\ud800"},
+        ("d", [fixed(2, name="D"), fixed(3, name="d")]),
+    )
+    assert [(found.rule, found.path) for found in refusals(schema)] == [
+        ("UNSUPPORTED_TYPE", "a"),
+        ("EMPTY_STRUCT", "b"),
+        ("FIELD_NAME_CASE_COLLISION", "B"),
+        ("RESERVED_NAME", "_partition"),
+        ("INVALID_DEFAULT", "c"),
+        ("FIELD_NAME_CASE_COLLISION", "d.d"),
+    ]
 
 
 def test_names_are_reserved_at_the_top_alone() -> None:
@@ -151,6 +194,19 @@ DEFAULTS: list[tuple[Any, Any, bool]] = [
     ("double", 1e308, True),
     ("double", 10**400, False),
     ("string", "", True),
+    ("string", "\ud83d", False),
+    ({"type": "map", "values": "int"}, {"\ud83d": 1}, False),
+    (logical("int", "time-millis"), 86_399_999, True),
+    (logical("int", "time-millis"), 86_400_000, False),
+    (logical("long", "time-micros"), 86_399_999_999, True),
+    (logical("long", "time-micros"), -1, False),
+    (logical("long", "timestamp-nanos"), 2**63 - 1, True),
+    (logical("long", "timestamp-nanos"), 2**63, False),
+    (fixed(12, logicalType="duration"), "\u00ff" * 12, True),
+    (fixed(12, logicalType="duration"), "\u00ff" * 11, False),
+    (["int", "string"], "x", True),
+    (["null", "int", "string"], None, True),
+    (["int", "string"], 1.5, False),
     ("bytes", "\u00ff", True),
     ("bytes", "\u0100", False),
     (fixed(2), "ab", True),
@@ -211,11 +267,150 @@ def test_masked_leaf_looks_behind_what_holds_it() -> None:
     assert leaf(["null", {"type": "array", "items": ["null", {"type": "map", "values": "long"}]}]) == "long"
     assert leaf(logical("bytes", "decimal", precision=9, scale=2)) == "decimal(9, 2)"
     assert leaf({"type": "array", "items": record(("x", "int"), name="R")}) == "struct"
+    assert leaf(["null", {"type": "array", "items": ["int", "string"]}]) == "struct"
+    assert leaf(["null", fixed(12, logicalType="duration")]) == "struct"
+    assert leaf({"type": "map", "values": logical("int", "time-millis")}) == "string"
+    assert leaf(logical("long", "timestamp-nanos")) == "long"
 
 
-def test_a_leaf_without_a_column_is_no_leaf() -> None:
+@pytest.mark.parametrize("kind", [["int", "string"], fixed(12, logicalType="duration"), record(("x", "int"), name="R")])
+def test_what_is_a_struct_as_a_column_is_no_leaf(kind: Any) -> None:
     with pytest.raises(ValueError, match="no column type"):
-        leaf_type(parse(("a", ["int", "string"])).record.fields[0].type)
+        leaf_type(parse(("a", kind)).record.fields[0].type)
+    struct, optional = shape(parse(("a", kind)).record.fields[0].type)
+    assert isinstance(struct, Record)
+    assert not optional
+
+
+UNIONS: list[tuple[Any, bool, str]] = [
+    (["int", "string"], True, "struct<int: optional int, string: optional string>"),
+    (["null", "int", "string"], False, "struct<int: optional int, string: optional string>"),
+    (
+        ["int", "null", logical("long", "timestamp-micros")],
+        False,
+        "struct<int: optional int, long: optional timestamptz>",
+    ),
+    (["string"], True, "struct<string: optional string>"),
+    (
+        [{"type": "array", "items": ["int", "bytes"]}, {"type": "map", "values": "int"}],
+        True,
+        "struct<array: optional list<struct<int: optional int, bytes: optional binary>>, map: optional map<string, int>>",  # noqa: E501
+    ),
+    (
+        [record(("x", "int"), name="a.R"), record(("y", "int"), name="b.R"), fixed(2, name="b.S")],
+        True,
+        "struct<a_R: optional struct<x: required int>, b_R: optional struct<y: required int>, S: optional fixed[2]>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "required", "expected"), UNIONS)
+def test_a_union_is_a_struct_of_optional_branches(kind: Any, required: bool, expected: str) -> None:
+    schema = parse(("a", kind), ("l", {"type": "array", "items": ["null", "int", "string"]}))
+    assert not unsupported(schema)
+    column, several = table_schema(schema, {}).fields[:2]
+    assert column.required == required
+    assert _unnumbered(str(column.field_type)) == expected
+    assert isinstance(several.field_type, ListType)
+    assert not several.field_type.element_required
+
+
+def test_a_column_says_what_its_type_does_not() -> None:
+    nanos = ["null", logical("long", "timestamp-nanos")]
+    schema = parse(
+        ("a", nanos),
+        {"name": "b", "type": nanos, "doc": "when it was paid"},
+        ("c", logical("long", "local-timestamp-nanos")),
+        ("d", "long"),
+        ("e", ["string", logical("long", "timestamp-nanos")]),
+    )
+    assert not unsupported(schema)
+    columns = table_schema(schema, {})
+    docs = [columns.find_field(name).doc for name in ("a", "b", "c", "d", "e.long")]
+    utc = "nanoseconds since 1970-01-01 UTC"
+    assert docs == [utc, "when it was paid", "nanoseconds since 1970-01-01, local time without a zone", None, utc]
+
+
+BASES: dict[str, Any] = {
+    **{name: name for name in ("null", "boolean", "int", "long", "float", "double", "bytes", "string")},
+    "fixed(12)": fixed(12),
+    "fixed(16)": fixed(16),
+    "enum": {"type": "enum", "name": "E", "symbols": ["A"]},
+    "array": {"type": "array", "items": "int"},
+    "map": {"type": "map", "values": "int"},
+    "record": record(("x", "int"), name="R"),
+}
+# Avro 1.12 specification, "Logical Types".
+LOGICALS = {
+    "decimal": {"bytes": "decimal(9, 2)", "fixed(12)": "decimal(9, 2)", "fixed(16)": "decimal(9, 2)"},
+    "big-decimal": {},
+    "uuid": {"string": "uuid", "fixed(16)": "uuid"},
+    "date": {"int": "date"},
+    "time-millis": {"int": "string"},
+    "time-micros": {"long": "string"},
+    "timestamp-millis": {"long": "timestamptz"},
+    "timestamp-micros": {"long": "timestamptz"},
+    "timestamp-nanos": {"long": "long"},
+    "local-timestamp-millis": {"long": "timestamp"},
+    "local-timestamp-micros": {"long": "timestamp"},
+    "local-timestamp-nanos": {"long": "long"},
+    "duration": {"fixed(12)": "struct<months: required long, days: required long, millis: required long>"},
+}
+
+
+@pytest.mark.parametrize("name", LOGICALS)
+@pytest.mark.parametrize("base", BASES)
+def test_each_type_with_each_logical_type_is_mapped_or_refused(base: str, name: str) -> None:
+    """A logical type on a type that does not carry it is as if it were not there."""
+    kind = BASES[base] if isinstance(BASES[base], dict) else {"type": BASES[base]}
+    schema = parse(("a", {**kind, "logicalType": name, "precision": 9, "scale": 2}))
+    if base == "null":
+        assert [found.rule for found in refusals(schema)] == ["UNSUPPORTED_TYPE"]
+        return
+    assert not refusals(schema)
+    alone = _unnumbered(str(table_schema(parse(("a", kind)), {}).fields[0].field_type))
+    assert _unnumbered(str(table_schema(schema, {}).fields[0].field_type)) == LOGICALS[name].get(base, alone)
+
+
+DOCUMENTED: dict[str, list[Any]] = {
+    "boolean": ["boolean"],
+    "int, long": ["int", "long"],
+    "float, double": ["float", "double"],
+    "bytes, string": ["bytes", "string"],
+    "decimal (bytes, fixed)": [
+        logical("bytes", "decimal", precision=9, scale=2),
+        fixed(4, logicalType="decimal", precision=9, scale=2),
+    ],
+    "uuid (string, fixed 16)": [logical("string", "uuid"), fixed(16, logicalType="uuid")],
+    "date": [logical("int", "date")],
+    "time-millis, -micros": [logical("int", "time-millis"), logical("long", "time-micros")],
+    "timestamp-millis, -micros": [logical("long", "timestamp-millis"), logical("long", "timestamp-micros")],
+    "local-timestamp-m…": [logical("long", "local-timestamp-millis"), logical("long", "local-timestamp-micros")],
+    "timestamp-nanos": [logical("long", "timestamp-nanos")],
+    "local-timestamp-nanos": [logical("long", "local-timestamp-nanos")],
+    "duration": [fixed(12, logicalType="duration")],
+    "enum": [{"type": "enum", "name": "E", "symbols": ["A"]}],
+    "fixed(N)": [fixed(3)],
+    "array, map, record": [BASES["array"], BASES["map"], BASES["record"]],
+    '["null", X], [X, "null"]': [["null", "int"], ["int", "null"]],
+    "any other union": [["int", "string"], ["null", "int", "string"], ["int"]],
+}
+
+
+def test_the_documented_table_is_the_one_that_holds() -> None:
+    lines = (types.__doc__ or "").split("==\n")
+    rows = [re.split(r"  +", line.strip()) for line in lines[2].splitlines()[:-1] if not line.startswith(" ")]
+    assert [row[0] for row in rows] == list(DOCUMENTED)
+    for avro, column, *_ in rows:
+        kinds = DOCUMENTED[avro]
+        same = column == "X, optional" or len(column.split(", ")) != len(kinds)
+        for kind, name in zip(kinds, [column] * len(kinds) if same else column.split(", "), strict=True):
+            found = table_schema(parse(("a", kind)), {}).fields[0]
+            if name == "X, optional":
+                assert not found.required
+                assert str(found.field_type) == "int"
+                continue
+            assert re.split(r"[(<\[]", str(found.field_type))[0] == name.partition("(")[0]
 
 
 WIDE = parse(

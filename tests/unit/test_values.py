@@ -24,8 +24,8 @@ from headrace.streams.columns import Columns
 from headrace.streams.decode import Decoder
 from headrace.streams.pinned import event_field
 from headrace.streams.resolution import unreadable
+from headrace.streams.symbols import with_symbols
 from headrace.streams.values import EventReader
-from headrace.streams.written import with_symbols
 from tests.unit.test_decode import (
     EXAMPLES,
     HEADER,

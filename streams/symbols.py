@@ -1,4 +1,4 @@
-"""What an event's writer knew and its reader knows: fields, and symbols of enums, column-wise. Pure."""
+"""Symbols that an event's writer knew and its reader does not, column-wise. Pure."""
 
 from __future__ import annotations
 
@@ -8,30 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.schemas.avro import Array, AvroType, Enum, Map, Record, optional_of
+from headrace.schemas.avro import Array, AvroType, Enum, Map, Record
 from headrace.schemas.masking import map_items, map_values
+from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from numpy.typing import NDArray
-
-
-def as_written(array: pa.Array, avro_type: AvroType) -> pa.Array:
-    """Return a table's values with only those fields that the writer's schema has, at any depth."""
-    inner, _ = optional_of(avro_type)
-    match inner:
-        case Record() if pa.types.is_struct(array.type):
-            known = [(place, field) for place, each in enumerate(array.type) if (field := inner.field(each.name))]
-            children = [as_written(array.field(place), field.type) for place, field in known]
-            names = [pa.field(field.name, child.type) for (_, field), child in zip(known, children, strict=True)]
-            return _struct(array, children, names) if known else array
-        case Array(items=items) if pa.types.is_list(array.type):
-            return map_items(array, lambda values: as_written(values, items))
-        case Map(values=values) if pa.types.is_map(array.type):
-            return map_values(array, lambda inside: as_written(inside, values))
-        case _:
-            return array
 
 
 def with_symbols(
@@ -40,7 +24,7 @@ def with_symbols(
     """Put the reader's default in place of symbols that its enums do not have, at any depth.
 
     Args:
-        array: values.
+        array: values, shaped and named as the reader's columns are.
         reader: the reader's type of them.
         masked: paths of fields that hold what a mask made of symbols.
         path: the values' own path.
@@ -48,7 +32,7 @@ def with_symbols(
     Returns:
         The values, and which of them hold a symbol that no default stands in for.
     """
-    inner, _ = optional_of(reader)
+    inner, _ = shape(reader)
     none = np.zeros(len(array), bool)
     if path in masked:
         return array, none

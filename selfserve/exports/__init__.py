@@ -1,0 +1,1 @@
+"""A product as documents for other tools and for people: ODCS, AsyncAPI, Avro, Markdown."""
