@@ -1,4 +1,8 @@
-"""What ``headrace apply`` leaves in a table: the schema ids that it registered, or found to be the contract's."""
+"""What ``headrace apply`` leaves in a table: the schema ids that it registered, or found to be the contract's.
+
+A table that is made when its subject has versions already begins with the marks of those up to the contract's: an
+earlier table that is gone had them, or the product is older than its mesh.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pyiceberg.table.update import SetPropertiesUpdate
 from headrace.sinks.table_changes import TableChange, change_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
@@ -31,6 +35,11 @@ def marked_ids(properties: Mapping[str, str]) -> frozenset[int]:
     return frozenset(int(mark) for mark in marks if mark.isascii() and mark.isdecimal())
 
 
+def marks_of(product: Product, schema_ids: Iterable[int]) -> dict[str, str]:
+    """Return the properties that mark schema ids as applied, with the version of the contract that applies them."""
+    return {f"{APPLIED_PROPERTIES}{schema_id}": product.contract.version for schema_id in schema_ids}
+
+
 def mark_applied(catalog: Catalog, product: Product, schema_id: int) -> bool:
     """Mark a schema id as applied in the product's table; False if it is marked already. Safe to run beside others.
 
@@ -38,7 +47,7 @@ def mark_applied(catalog: Catalog, product: Product, schema_id: int) -> bool:
         NotApplied: if there is no table.
         Unavailable: if catalog or storage does not answer; the mark may or may not have landed: call again.
     """
-    mark = SetPropertiesUpdate(updates={f"{APPLIED_PROPERTIES}{schema_id}": product.contract.version})
+    mark = SetPropertiesUpdate(updates=marks_of(product, [schema_id]))
 
     def decide(table: Table) -> TableChange | None:
         return None if schema_id in applied_ids(table) else TableChange((), (mark,))

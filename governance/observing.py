@@ -39,7 +39,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a subject, with the paths of the fields that it tags as PII."""
+    """A version of a subject. ``pii``: the columns that it or one before it tags, by their paths in a table then."""
 
     version: int
     schema_id: int

@@ -114,9 +114,15 @@ def _unmasked(state: TopicState) -> Iterator[Violation]:
     if state.lake is None or state.subject is None:
         return
     followed = [version for version in state.subject.versions if version.version <= state.lake.schema_version]
-    tagged = {path: f"version {version.version}" for version in reversed(followed) for path in version.pii}
+    # What is tagged is a column: under the name that the newest version gives it, not under one that it gave up.
+    newest = max(followed, key=lambda version: version.version, default=None)
+    names = newest.pii if newest is not None else ()
+    earlier = {path for version in followed for path in version.pii}
+    tagged = {path: f"version {each.version}" for each in reversed(followed) for path in each.pii if path in names}
     if state.contract is not None and any(version.schema_id == state.contract.schema_id for version in followed):
-        tagged = dict.fromkeys(state.contract.masked, "the contract") | tagged
+        # What is tagged as well is told of above.
+        own = (path for path in state.contract.masked if path not in earlier)
+        tagged = dict.fromkeys(own, "the contract") | tagged
     for path, source in sorted(tagged.items()):
         if not is_masked(path, state.lake.masked):
             yield Violation(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headrace.producers.transactions import Outgoing
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
+    from headrace.schemas.registered import RegisteredSchema
     from headrace.streams.admin import Topic
 
 # Two of a thousand million ids share 16 bytes with a probability of 10^-21.
@@ -59,14 +60,15 @@ class OncePublisher:
         identity: names the work whose output this is, for ever.
         id_field: the field whose value tells events apart: a string, uuid, int or long that is never null and not
             masked, because in the table nobody could tell masked ids apart.
-        on_known: is told each event that the product holds, while this is opened, in the order of each partition:
-            a fold of one's own output is how an application restores its state. Personal data that come from the table
-            are masked.
+        on_known: is told each event that the product holds, read as the contract's version, while this is opened, in
+            the order of each partition: a fold of one's own output is how an application restores its state. Personal
+            data that come from the table are masked.
         patience_s: how long opening and each `publish` wait for a broker that does not answer, in seconds, give or
             take ten. After that the outcome is unknown, and the next `publish`, or whoever opens next, finds it out.
 
     Raises:
-        UserError: if the mesh has no such product, or the field cannot be its events' id.
+        UserError: if the mesh has no such product, the field cannot be its events' id, or the product holds events of a
+            version that the contract's cannot read.
         NotApplied: if topic or schema are not there yet.
         ProductStopped: if the table follows another topic.
         Unavailable: if broker or registry do not answer, or a transaction in the topic does not end.
@@ -83,11 +85,11 @@ class OncePublisher:
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._product = mesh.product(product)
-        schema_id = _checked(mesh, self._product, id_field)
+        version = _checked(mesh, self._product, id_field)
         config = mesh.environment.kafka_config()
         admin = Admin(config)
         topic = admin.topic(self._product.topic)
-        self._encoder = Encoder(self._product, schema_id)
+        self._encoder = Encoder(self._product, version.id)
         self._id_of = key_encoder(self._product.schema.record, [id_field])
         self._closed = False
         # Published by a write that raised: known or not, as the broker will say.
@@ -101,10 +103,9 @@ class OncePublisher:
         # Fences an older process first, so that what is read below is all that it can have written.
         self._transactions.start()
         _wait_for_open_transactions(admin, topic)
-        read = (
-            _ids(mesh, self._product, id_field) if on_known is None else _told(mesh, self._product, id_field, on_known)
-        )
-        self._known = {_digest(_text(each)) for each in read}
+        with _subscriber(mesh, self._product, version) as held:
+            read = _ids(held, id_field) if on_known is None else _told(held, id_field, on_known)
+            self._known = {_digest(_text(each)) for each in read}
 
     def publish(self, events: Iterable[object]) -> int:
         """Publish those of the events whose id was never published before, all in one transaction.
@@ -159,8 +160,8 @@ class OncePublisher:
             self._unsettled = frozenset()
 
 
-def _checked(mesh: Mesh, product: Product, id_field: str) -> int:
-    """Return the id of the product's schema, if the field can be the id of its events."""
+def _checked(mesh: Mesh, product: Product, id_field: str) -> RegisteredSchema:
+    """Return the version that the contract's schema is, if the field can be the id of its events."""
     where = str(product.name)
     field = product.schema.record.field(id_field)
     if field is None:
@@ -188,7 +189,7 @@ def _checked(mesh: Mesh, product: Product, id_field: str) -> int:
         )
     if registered is None:
         raise NotApplied("the schema is not registered", where=f"subject {product.subject}", hint=APPLY_HINT)
-    return registered.id
+    return registered
 
 
 def _wait_for_open_transactions(admin: Admin, topic: Topic) -> None:
@@ -207,27 +208,23 @@ def _wait_for_open_transactions(admin: Admin, topic: Topic) -> None:
         time.sleep(_LOOK_AGAIN_S)
 
 
-def _subscriber(mesh: Mesh, product: Product) -> Subscriber[Any]:
-    # Poison has no id.
-    reading = Reading(until_end=True, on_poison=lambda _: None)
+def _subscriber(mesh: Mesh, product: Product, version: RegisteredSchema) -> Subscriber[Any]:
+    # Read as the contract's version, whatever has become of the id's name since. Poison has no id.
+    reading = Reading(until_end=True, version=version.version, on_poison=lambda _: None)
     return Subscriber(mesh, str(product.name), group=None, start=Start.HISTORY, reading=reading)
 
 
-def _ids(mesh: Mesh, product: Product, id_field: str) -> Iterator[object]:
+def _ids(events: Subscriber[Any], id_field: str) -> Iterator[object]:
     """Yield the ids that the product holds."""
-    with _subscriber(mesh, product) as events:
-        for batch in events.batches():
-            yield from batch.column(id_field).to_pylist()
+    for batch in events.batches():
+        yield from batch.column(id_field).to_pylist()
 
 
-def _told(
-    mesh: Mesh, product: Product, id_field: str, on_known: Callable[[Mapping[str, Any]], None]
-) -> Iterator[object]:
+def _told(events: Subscriber[Any], id_field: str, on_known: Callable[[Mapping[str, Any]], None]) -> Iterator[object]:
     """Tell the events that the product holds, and yield their ids."""
-    with _subscriber(mesh, product) as events:
-        for event in events:
-            on_known(event)
-            yield event[id_field]
+    for event in events:
+        on_known(event)
+        yield event[id_field]
 
 
 def _text(value: object) -> bytes:

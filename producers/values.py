@@ -29,10 +29,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 from headrace.producers.scalars import Mismatch
@@ -65,11 +66,12 @@ def parse_json(text: str) -> Any:
     """Parse JSON without losing a digit: numbers with a point or an exponent become Decimal.
 
     Raises:
-        ValueError: if it is no JSON, names a field twice, or is nested too deeply. The message holds no value.
+        ValueError: if it is no JSON, names a field twice, has a number beyond all types, or is nested too deeply. The
+            message holds no value.
     """
     try:
         return json.loads(
-            text, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique, parse_int=_integer
+            text, parse_float=_exact, parse_constant=_no_constant, object_pairs_hook=_unique, parse_int=_integer
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error.msg} at column {error.colno}") from None
@@ -92,6 +94,15 @@ def _integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError("a number has too many digits")
     return int(text)
+
+
+def _exact(text: str) -> Decimal:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("a number has too many digits")
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError("a number's exponent is too large") from None
 
 
 def json_reader(avro_type: AvroType) -> Read:
@@ -222,7 +233,7 @@ def _cell(inner: AvroType) -> Read:
         if inner.name in ("int", "long"):
             return _cell_integer
         if inner.name in ("float", "double"):
-            return lambda text: float(_decimal(text))
+            return lambda text: _float(_decimal(text))
         if inner.name == "boolean":
             return _cell_boolean
     return json_reader(inner)
@@ -248,16 +259,25 @@ def _cell_boolean(text: str) -> bool:
 
 
 def _float(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else value
+    if not isinstance(value, Decimal):
+        return value
+    number = float(value)
+    # Neither JSON nor a cell can say infinity: it is what is left of a number that no double holds.
+    if math.isinf(number):
+        raise Mismatch("the number does not fit into an Avro double")
+    return number
 
 
 def _decimal(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
     if isinstance(value, str):
-        if not _NUMBER.fullmatch(value) or len(value) > _MAX_DIGITS:
+        if not _NUMBER.fullmatch(value):
             raise Mismatch("the text is no number")
-        return Decimal(value)
+        try:
+            return _exact(value)
+        except ValueError as error:
+            raise Mismatch(str(error)) from None
     return value
 
 

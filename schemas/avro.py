@@ -31,6 +31,7 @@ from headrace.schemas.avro_types import (
     optional_of,
 )
 from headrace.schemas.errors import SchemaError
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,9 +140,9 @@ def _walk(avro_type: AvroType, path: str) -> Iterator[tuple[str, Field]]:
     match avro_type:
         case Record(fields=fields):
             for field in fields:
-                below = f"{path}.{field.name}" if path else field.name
-                yield below, field
-                yield from _walk(field.type, below)
+                here = below(path, field.name)
+                yield here, field
+                yield from _walk(field.type, here)
         case Array(items=items):
             yield from _walk(items, f"{path}[]")
         case Map(values=values):

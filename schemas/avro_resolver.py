@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.avro_types import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union
 from headrace.schemas.errors import SchemaError
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,13 +132,13 @@ class Resolver:
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
             raise SchemaError("a field needs a name", path=path, where=self._where)
         self._check_name(node["name"], path)
-        below = f"{path}.{node['name']}" if path else node["name"]
+        here = below(path, node["name"])
         return Field(
             name=node["name"],
-            type=self.resolve(node.get("type", _MISSING), below, namespace, inside),
+            type=self.resolve(node.get("type", _MISSING), here, namespace, inside),
             doc=str(node.get("doc", "")),
-            aliases=tuple(node.get("aliases", ())),
-            tags=self._tags(node, below, namespace),
+            aliases=aliases_of(node),
+            tags=self._tags(node, here, namespace),
             has_default="default" in node,
             default=node.get("default"),
         )
@@ -169,8 +170,8 @@ class Resolver:
         elif isinstance(node, dict):
             yield node
             if node.get("type") not in ("record", "error", "enum", "fixed"):
-                for below in ("type", "items", "values"):
-                    yield from self._tag_holders(node.get(below), namespace)
+                for part in ("type", "items", "values"):
+                    yield from self._tag_holders(node.get(part), namespace)
 
     def _leaf(self, node: dict[str, Any], path: str, namespace: str | None) -> AvroType:
         full = self._defined(node, path, namespace)
@@ -188,6 +189,12 @@ class Resolver:
         return leaf
 
 
+def aliases_of(node: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names that a field or a named type had before; what is no name is nobody's."""
+    given = node.get("aliases")
+    return tuple(alias for alias in given if isinstance(alias, str)) if isinstance(given, list) else ()
+
+
 def refuse_excess(avro_type: AvroType, where: str | None) -> None:
     """Refuse what references make too large or too deep; each type is measured once, however often it is named."""
     measured: dict[int, tuple[int, int]] = {}
@@ -196,16 +203,16 @@ def refuse_excess(avro_type: AvroType, where: str | None) -> None:
         if id(node) not in measured:
             match node:
                 case Record(fields=fields):
-                    below = [measure(field.type) for field in fields]
+                    inside = [measure(field.type) for field in fields]
                 case Array(items=inner) | Map(values=inner):
-                    below = [measure(inner)]
+                    inside = [measure(inner)]
                 case Union(branches=branches):
-                    below = [measure(branch) for branch in branches]
+                    inside = [measure(branch) for branch in branches]
                 case _:
-                    below = []
-            own = len(below) if isinstance(node, Record) else 0
-            deeper = max((depth for _, depth in below), default=0) + (not isinstance(node, Union))
-            measured[id(node)] = own + sum(count for count, _ in below), deeper
+                    inside = []
+            own = len(inside) if isinstance(node, Record) else 0
+            deeper = max((depth for _, depth in inside), default=0) + (not isinstance(node, Union))
+            measured[id(node)] = own + sum(count for count, _ in inside), deeper
         return measured[id(node)]
 
     count, depth = measure(avro_type)

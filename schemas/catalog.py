@@ -245,7 +245,11 @@ def _no_answer(error: Exception, where: str) -> Unavailable:
             hint="check `catalog` of this environment in mesh.yaml and the secrets that it names; it is asked again",
         )
     reason = f"{type(error).__name__}: {_first_line(error)}" if str(error) else type(error).__name__
-    return Unavailable(f"the catalog does not answer ({reason})", where=where, hint="it is asked again")
+    return Unavailable(
+        f"the catalog does not answer ({reason})",
+        where=where,
+        hint="see that it runs, and check `catalog` of this environment in mesh.yaml; sinks ask it again by themselves",
+    )
 
 
 def _unusable(what: str, where: str) -> SettingsError:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pyiceberg import types as ice
 
+from headrace.schemas.paths import below
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -130,9 +132,9 @@ def column_paths(columns: Iterable[ice.NestedField], path: str = "") -> Mapping[
     """Return the ids of columns at every depth by their paths, written as a schema's; map keys have none."""
     found: dict[str, int] = {}
     for column in columns:
-        below = f"{path}.{column.name}" if path else column.name
-        found[below] = column.field_id
-        found |= _paths_inside(column.field_type, below)
+        here = below(path, column.name)
+        found[here] = column.field_id
+        found |= _paths_inside(column.field_type, here)
     return found
 
 

@@ -28,6 +28,7 @@ from headrace.schemas.changes import (
     shown,
 )
 from headrace.schemas.matching import match_columns
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import shape
 from headrace.schemas.types import METADATA_NAMES, ColumnTypes, column_doc
 
@@ -113,15 +114,15 @@ class _Walk:
         order: list[tuple[str, ice.NestedField]] = []
         before: str | None = None
         for each in record.fields:
-            below = f"{path}.{each.name}" if path else each.name
+            here = below(path, each.name)
             column = matched.columns.get(each.name)
             if column is None:
-                added = self._added(each, at, below, before)
+                added = self._added(each, at, here, before)
                 if added is not None:
                     order.append((each.name, added))
                     before = each.name
                 continue
-            changed = self._changed(column, each, at, below)
+            changed = self._changed(column, each, at, here)
             kept.pop(column.field_id)
             order.append((column.name, changed))
             before = column.name
@@ -144,7 +145,7 @@ class _Walk:
         """Return a column that the version does not have as it is then."""
         if not column.required:
             return column
-        self.changes.append(MakeOptional(f"{path}.{column.name}" if path else column.name, (*at, column.name)))
+        self.changes.append(MakeOptional(below(path, column.name), (*at, column.name)))
         return _with(column, name=column.name, kind=column.field_type, required=False)
 
     def _added(self, each: Field, at: tuple[str, ...], path: str, before: str | None) -> ice.NestedField | None:
@@ -182,9 +183,9 @@ class _Walk:
         match kind, shape(avro_type)[0]:
             case ice.StructType(fields=fields), Record(fields=members):
                 for column, each in zip(fields, members, strict=True):
-                    below = f"{path}.{each.name}" if path else each.name
-                    self.placed[below] = column.field_id
-                    self.place(column.field_type, each.type, below)
+                    here = below(path, each.name)
+                    self.placed[here] = column.field_id
+                    self.place(column.field_type, each.type, here)
             case ice.ListType(), Array(items=items):
                 self.place(kind.element_type, items, f"{path}[]")
             case ice.MapType(), Map(values=values):

@@ -144,6 +144,21 @@ def column_masks(
     return ColumnMasks(by_id, by_path, kinds)
 
 
+def tagged_columns(schemas: Mapping[int, AvroSchema], lineage: Lineage) -> Mapping[int, frozenset[str]]:
+    """Return for each version the columns that it or one before it tags, by their paths in a table that followed it.
+
+    Args:
+        schemas: all versions of the subject by number, ascending, refused ones among them.
+        lineage: the fold of the same versions.
+    """
+    found, tagged = {}, set()
+    for number, schema in schemas.items():
+        step = lineage.steps[number]
+        tagged |= {step.placed[path] for path in schema.pii if path in step.placed}
+        found[number] = frozenset(path for path, column in column_paths(step.columns).items() if column in tagged)
+    return found
+
+
 def _claims(
     product: Product, policy: PiiPolicy, schemas: Mapping[int, AvroSchema]
 ) -> Iterator[tuple[int | None, str, Mask]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.changes import RefusedChange
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def _ambiguous(record: Record, path: str) -> Iterator[RefusedChange]:
                 holder = other if other != each.name else alias
                 yield RefusedChange(
                     "ALIAS_AMBIGUOUS",
-                    _below(path, each.name),
+                    below(path, each.name),
                     holder,
                     each.name,
                     f"the alias {alias} stands for the field {holder} too",
@@ -69,7 +70,7 @@ def _both(each: Field, former: Sequence[NestedField], path: str) -> RefusedChang
     names = " and ".join(dict.fromkeys([*(column.name for column in former), each.name][:2]))
     return RefusedChange(
         "ALIAS_OF_EXISTING_COLUMN",
-        _below(path, each.name),
+        below(path, each.name),
         former[0].name,
         each.name,
         f"the table has the columns {names} already, and an alias cannot make them one",
@@ -83,18 +84,16 @@ def _twins(
     """Yield fields whose names differ from another field's, or from a column's that stays, in case only."""
     renamed = {column.name for name, column in found.items() if column.name != name}
     names = {column.name.lower(): column.name for column in columns if column.name not in renamed}
+    own = {each.name for each in record.fields}
     for each in record.fields:
         twin = names.setdefault(each.name.lower(), each.name)
         if twin != each.name:
+            alias = "" if twin in own else f", or the alias {twin} if it is the same"
             yield RefusedChange(
                 "FIELD_NAME_CASE_COLLISION",
-                _below(path, each.name),
+                below(path, each.name),
                 twin,
                 each.name,
                 f"differs from {twin} in case only",
-                "SQL engines cannot tell them apart: give the field another name",
+                f"SQL engines cannot tell them apart: give the field another name{alias}",
             )
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

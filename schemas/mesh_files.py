@@ -15,6 +15,7 @@ from headrace.schemas.contract import OdcsDocument
 from headrace.schemas.documents import MAX_BYTES, Document, parse
 from headrace.schemas.environment import OWN_STACKS, EnvironmentSettings
 from headrace.schemas.errors import Fault, SchemaError
+from headrace.schemas.mesh_folder import MeshFolder
 from headrace.schemas.names import PART, ProductName, dead_letter_topic_of
 from headrace.schemas.policy import PiiPolicy
 from headrace.schemas.product import Domain, Product
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.schemas.documents import Key
+    from headrace.schemas.mesh_folder import Files
 
 MESH_FILE = "mesh.yaml"
 POLICY_FILE = "policies/pii.yaml"
@@ -76,10 +78,14 @@ class DomainSettings(BaseModel):
 
 
 class MeshReader:
-    """Reads one mesh folder; every fault that it finds is added to ``faults``."""
+    """Reads one mesh folder; every fault that it finds is added to ``faults``.
 
-    def __init__(self, root: Path, faults: list[Fault]) -> None:
+    Single files are read from ``files``, which is the folder itself unless something stands in for it.
+    """
+
+    def __init__(self, root: Path, faults: list[Fault], files: Files | None = None) -> None:
         self._root = root
+        self._files = files or MeshFolder(root)
         self._faults = faults
         # What must differ across the mesh, with its places.
         self._topics: list[tuple[ProductName, str]] = []
@@ -172,11 +178,12 @@ class MeshReader:
         read = contract.read(name, schema, None if refused else policy, self._faults)
         if read is None or schema is None:
             return None
-        return Product(name=name, contract=read[0], schema=schema, masks=read[1], topic=topic)
+        file = os.path.relpath(folder / str(url), self._root)
+        return Product(name=name, contract=read[0], schema=schema, masks=read[1], topic=topic, schema_file=file)
 
     def _schema(self, folder: Path, url: str, place: str) -> AvroSchema | None:
         path = folder / url
-        if "://" in url or Path(url).is_absolute() or not self._inside(path):
+        if "://" in url or Path(url).is_absolute() or not self._files.holds(path):
             self._faults.append(
                 Fault(place, "the path of the Avro schema leaves the mesh", "put the schema beside the contract")
             )
@@ -185,7 +192,7 @@ class MeshReader:
         if data is None:
             return None
         try:
-            schema = AvroSchema.parse(data.decode("utf-8"), where=self._relative(path))
+            schema = AvroSchema.parse(data.decode("utf-8-sig"), where=self._relative(path))
             schema.text.encode("utf-8")  # an escape can make half a surrogate pair
             return schema  # noqa: TRY300 - what follows are handlers
         except SchemaError as error:
@@ -263,7 +270,7 @@ class MeshReader:
         for child in children:
             if child.name.startswith((".", "__")) or not child.is_dir():
                 continue
-            if not self._inside(child):
+            if not self._files.holds(child):
                 self._add(child, "this link leads out of the mesh", "put the folder itself here")
             elif child.is_symlink() and child.resolve().is_relative_to(self._root / DOMAINS_FOLDER):
                 self._add(child, "this link shows a domain or product a second time", "remove the link")
@@ -277,27 +284,20 @@ class MeshReader:
 
     def _read(self, path: Path, limit: int) -> bytes | None:
         """Read a file of the mesh: at most one byte more than the limit, so that what parses it sees the excess."""
-        if not self._inside(path):
+        if not self._files.holds(path):
             self._add(path, "this link leads out of the mesh", "put the file itself here")
             return None
         try:
-            # A pipe or a device would block or never end.
-            if path.exists() and not path.is_file():
-                self._add(path, "this is not a file")
-                return None
-            with path.open("rb") as file:
-                return file.read(limit + 1)
+            data = self._files.read(path, limit)
         except FileNotFoundError:
             self._add(path, "the file is missing")
         except OSError as error:
             self._add(path, f"the file cannot be read: {error.strerror}")
+        else:
+            if data is None:
+                self._add(path, "this is not a file")
+            return data
         return None
-
-    def _inside(self, path: Path) -> bool:
-        try:
-            return path.resolve().is_relative_to(self._root)
-        except (OSError, RuntimeError):  # a link that leads to itself
-            return False
 
     def _relative(self, path: Path) -> str:
         # Odd bytes of a file name must not break a terminal or a log, nor a name of any length fill it.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from headrace.schemas.masks import Mask, fits
+from headrace.schemas.paths import lies_in
 from headrace.schemas.types import masked_leaf
 
 if TYPE_CHECKING:
@@ -66,9 +67,8 @@ class PiiPolicy(BaseModel):
 
 
 def is_masked(path: str, masks: Container[str]) -> bool:
-    """Tell whether a field is masked: by a mask of its own, or of a record that it lies in."""
-    parts = path.split(".")
-    return any(".".join(parts[:length]) in masks for length in range(1, len(parts) + 1))
+    """Tell whether a field is masked: by a mask of its own, or of a record, list or map that it lies in."""
+    return path in masks or lies_in(path, masks)
 
 
 def choose(default: Mask | None, chosen: Mask | None, avro_type: AvroType) -> tuple[Mask | None, str, str]:

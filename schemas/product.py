@@ -119,6 +119,7 @@ class Product:
         schema: the Avro schema beside the contract: the one source of the structure.
         masks: every PII field's mask by field path: the contract's choice, else the policy's default.
         topic: the topic, behind the environment's prefix.
+        schema_file: the schema's path relative to the mesh's folder; empty if it was read from no file.
     """
 
     name: ProductName
@@ -126,6 +127,7 @@ class Product:
     schema: AvroSchema
     masks: Mapping[str, Mask]
     topic: str
+    schema_file: str = ""
 
     @property
     def subject(self) -> str:

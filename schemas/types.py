@@ -58,6 +58,7 @@ from headrace.schemas.avro import (
 )
 from headrace.schemas.defaults import fits_default
 from headrace.schemas.own_columns import METADATA_COLUMNS, METADATA_NAMES, RESERVED_COLUMNS, metadata_fields
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
@@ -174,8 +175,7 @@ def _leaf_refusals(leaf: Primitive | Fixed | Enum, path: str) -> Iterator[Unsupp
             fitting = f"choose a precision from 1 to {MAX_DECIMAL_PRECISION}"
             yield Unsupported(rule, path, f"decimal precision {precision}", fitting)
         case Fixed(logical="decimal", size=size) if size > MAX_DECIMAL_BYTES:
-            fitting = f"{MAX_DECIMAL_BYTES} bytes or fewer hold any precision"
-            yield Unsupported(rule, path, f"a decimal of {size} bytes", fitting)
+            yield Unsupported(rule, path, f"a decimal of {size} bytes", f"{MAX_DECIMAL_BYTES} bytes hold any precision")
         case Fixed(size=0):
             yield Unsupported(rule, path, "a fixed of no bytes has no column type", "leave it out")
         case _:
@@ -187,13 +187,13 @@ def _union_refusals(union: Union, path: str) -> Iterator[Unsupported]:
         yield from _leaf_refusals(Primitive("null"), path)
     seen: dict[str, str] = {}
     for branch in branch_record(union).fields:
-        below = f"{path}.{branch.name}"
+        here = f"{path}.{branch.name}"
         twin = seen.get(branch.name.lower())
         if twin is not None:
             what = f"two branches of the union would be the columns {twin} and {branch.name}"
-            yield Unsupported("FIELD_NAME_CASE_COLLISION", below, what, "rename one of the types, or make them one")
+            yield Unsupported("FIELD_NAME_CASE_COLLISION", here, what, "rename one of the types, or make them one")
         seen[branch.name.lower()] = branch.name
-        yield from _refusals(branch.type, below)
+        yield from _refusals(branch.type, here)
 
 
 def _record_refusals(record: Record, path: str) -> Iterator[Unsupported]:
@@ -203,19 +203,19 @@ def _record_refusals(record: Record, path: str) -> Iterator[Unsupported]:
         )
     seen: dict[str, str] = {}
     for field in record.fields:
-        below = f"{path}.{field.name}" if path else field.name
+        here = below(path, field.name)
         twin = seen.setdefault(field.name.lower(), field.name)
         if twin != field.name:
             hint = "SQL engines cannot tell them apart: rename one"
-            yield Unsupported("FIELD_NAME_CASE_COLLISION", below, f"differs from {twin} in case only", hint)
-        if not path and field.name in RESERVED_COLUMNS | METADATA_NAMES:
+            yield Unsupported("FIELD_NAME_CASE_COLLISION", here, f"differs from {twin} in case only", hint)
+        if not path and field.name.lower() in RESERVED_COLUMNS | METADATA_NAMES:
             what = "this name is reserved for the table's own columns"
-            yield Unsupported("RESERVED_NAME", below, what, "rename the field")
-        found = list(_refusals(field.type, below))
+            yield Unsupported("RESERVED_NAME", here, what, "rename the field")
+        found = list(_refusals(field.type, here))
         yield from found
         if field.has_default and not found and not fits_default(field.default, field.type):
             what = "the default is no value of the field's type"
-            yield Unsupported("INVALID_DEFAULT", below, what, "correct it: older events are filled with it")
+            yield Unsupported("INVALID_DEFAULT", here, what, "correct it: older events are filled with it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +237,13 @@ class ColumnTypes:
 
     def field(self, field: Field, field_id: int, path: str) -> ice.NestedField:
         """Return the column of one field of the record at ``path``."""
-        below = f"{path}.{field.name}" if path else field.name
+        here = below(path, field.name)
         return ice.NestedField(
             field_id=field_id,
             name=field.name,
-            field_type=self.type(field.type, below),
+            field_type=self.type(field.type, here),
             # A default makes a column optional: a v2 table has no defaults, so rows from before the field are null.
-            required=not (shape(field.type)[1] or field.has_default or below in self.nulled),
+            required=not (shape(field.type)[1] or field.has_default or here in self.nulled),
             doc=column_doc(field),
         )
 

@@ -1,13 +1,13 @@
 """A mesh's products compared with those of a git ref. Texts first: only what differs is read and parsed.
 
-A product differs if its contract or a schema in its folder does. A schema that lies elsewhere may be anybody's: when
-such a file differs, every product is read. When only the policy of PII differs, the masks are worked out anew from the
-products as they are.
+A product differs if its contract does, or the schema that it names. When only the policy of PII differs, the masks are
+worked out anew from the products as they are. A ref's files are read out of git as they are needed and never written
+to the disk: their names are foreign.
 """
 
 from __future__ import annotations
 
-import tempfile
+import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from headrace.schemas.documents import MAX_BYTES
 from headrace.schemas.errors import MeshError, UserError
 from headrace.schemas.masks import Mask
 from headrace.schemas.mesh_files import CONTRACT_FILE, DOMAINS_FOLDER, POLICY_FILE, MeshReader
+from headrace.schemas.mesh_folder import MeshFolder
 from headrace.schemas.names import PART, ProductName
 from headrace.schemas.policy import choose
 from headrace.selfserve.comparison import Comparison, ProductFinding
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     from headrace.schemas.errors import Fault, HeadraceError
     from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
+    from headrace.selfserve.git_files import GitReader
 
 __all__ = ["against_ref", "compared"]
-
-_SCHEMA = ".avsc"
 
 
 def against_ref(root: Path, products: Sequence[Product], ref: str) -> Comparison:
@@ -65,86 +65,68 @@ class _Against:
         self._products = {product.name: product for product in products}
         self._folder = folder
         self._there = set(_products_in(folder.blobs))
+        self._files = MeshFolder(root)
 
     def run(self) -> Comparison:
         """Compare."""
         common = sorted(self._there & self._products.keys())
         policy_differs = self._differs(POLICY_FILE)
-        differing = self._differing(common)
+        differing = {name: None for name in common if self._has_changed(self._products[name])}
         unread: list[HeadraceError] = []
         missed = 0
         found: dict[ProductName, tuple[Finding, ...]] = {}
-        if differing or policy_differs:
-            policy, old = self._read(differing, unread)
-            for name in common:
+        gone = self._gone()
+        if differing or policy_differs or gone:
+            policy, old = self._read((*differing, *gone), unread)
+            for name in common if policy_differs else differing:
                 new = self._products[name]
                 before = old.get(name) if name in differing else _masked_by(policy, new)
                 if before is None:
                     missed += 1
                 else:
                     found[name] = compared(before, new)
-        for name in self._there:
-            # A folder that is there, but has a fault, is no product that was removed.
-            if name not in self._products and not (self._root / _folder_of(name)).exists():
-                found[name] = (removed(str(name)),)
-        findings = (
-            ProductFinding(name, self._folder.ref, finding) for name in sorted(found) for finding in found[name]
-        )
+            for name in gone:
+                finding = removed(str(name), old[name].contract.status if name in old else None)
+                found |= {name: (finding,)} if finding is not None else {}
+        findings = (ProductFinding(name, self._folder.ref, each) for name in sorted(found) for each in found[name])
         return Comparison(tuple(findings), tuple(unread), len(common) - missed, len(differing))
 
-    def _differing(self, names: Collection[ProductName]) -> set[ProductName]:
-        """Return the products whose files differ, all of them if a schema that is nobody's own does."""
-        owners = {_folder_of(name): name for name in names}
-        differing: set[ProductName] = set()
-        for path in self._folder.blobs:
-            if not path.endswith((f"/{CONTRACT_FILE}", _SCHEMA)):
-                continue
-            owner = _owner(path, owners)
-            if owner in differing or (owner is None and not path.endswith(_SCHEMA)):
-                continue
-            if self._differs(path):
-                if owner is None and not _is_products(path):
-                    return set(names)
-                differing |= {owner} if owner is not None else set()
-        return differing
+    def _gone(self) -> list[ProductName]:
+        # A folder that is there, but has a fault, is no product that was removed.
+        gone = [name for name in self._there - self._products.keys() if not (self._root / _folder_of(name)).is_dir()]
+        unchecked = self._folder.unchecked() if gone else frozenset()
+        return [name for name in gone if _contract_of(name) not in unchecked]
+
+    def _has_changed(self, product: Product) -> bool:
+        # As long as the contract is the same, it names the same schema.
+        return self._differs(_contract_of(product.name)) or self._differs(product.schema_file)
 
     def _differs(self, path: str) -> bool:
         there = path in self._folder.blobs
         try:
-            data = (self._root / path).read_bytes()
+            data = self._files.read(self._root / path, MAX_BYTES)
         except OSError:
             return there
-        return not (there and self._folder.holds(path, data))
+        return data is None or not (there and self._folder.holds(path, data))
 
     def _read(
-        self, names: Collection[ProductName], unread: list[HeadraceError]
+        self, names: Sequence[ProductName], unread: list[HeadraceError]
     ) -> tuple[PiiPolicy | None, Mapping[ProductName, Product]]:
-        """Read the policy and products of the ref, in a folder of their own that is gone afterwards."""
-        owners = {_folder_of(name): name for name in names}
-        wanted = [
-            path
-            for path in self._folder.blobs
-            if path == POLICY_FILE
-            or (path.endswith(f"/{CONTRACT_FILE}") and _owner(path, owners) is not None)
-            or (path.endswith(_SCHEMA) and (_owner(path, owners) is not None or not _is_products(path)))
-        ]
-        with tempfile.TemporaryDirectory(prefix="headrace-") as temporary:
-            root = Path(temporary).resolve()
-            for path, data in self._folder.read(wanted, MAX_BYTES).items():
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                (root / path).write_bytes(data)
-            policy_faults: list[Fault] = []
-            policy = MeshReader(root, policy_faults).policy()
+        """Read the policy and products of the ref."""
+        with self._folder.reading() as git:
+            files = _FilesAtRef(git)
+            faults: list[Fault] = []
+            policy = MeshReader(self._root, faults, files).policy()
             if policy is None:
-                unread.append(self._unreadable("the policy of PII", policy_faults))
-            return policy, dict(self._parsed(root, names, policy, unread))
+                unread.append(self._unreadable("the policy of PII", faults))
+            return policy, dict(self._parsed(files, names, policy, unread))
 
     def _parsed(
-        self, root: Path, names: Collection[ProductName], policy: PiiPolicy | None, unread: list[HeadraceError]
+        self, files: _FilesAtRef, names: Sequence[ProductName], policy: PiiPolicy | None, unread: list[HeadraceError]
     ) -> Iterator[tuple[ProductName, Product]]:
-        for name in sorted(names):
+        for name in names:
             faults: list[Fault] = []
-            product = MeshReader(root, faults).product(name, policy)
+            product = MeshReader(self._root, faults, files).product(name, policy)
             if product is not None and not faults:
                 yield name, product
             elif faults:
@@ -156,6 +138,32 @@ class _Against:
             f"{what} had a fault at {self._folder.ref}, and what needs it is not compared: {first.what}",
             where=f"{self._folder.ref}:{first.where}",
         )
+
+
+class _FilesAtRef:
+    """A mesh's files at a ref."""
+
+    def __init__(self, git: GitReader) -> None:
+        self._git = git
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a path stays in the mesh; links that lead out of it are no files here."""
+        return not self._name(path).startswith("../")
+
+    def read(self, path: Path, limit: int) -> bytes:
+        """Return a file's contents, at most one byte more than the limit.
+
+        Raises:
+            FileNotFoundError: if the ref has no such file.
+            UserError: if git cannot read it.
+        """
+        name = self._name(path)
+        if name not in self._git.folder.blobs:
+            raise FileNotFoundError(name)
+        return self._git.read(name, limit)
+
+    def _name(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self._git.folder.root)).as_posix()
 
 
 def _products_in(paths: Collection[str]) -> Iterator[ProductName]:
@@ -175,13 +183,8 @@ def _folder_of(name: ProductName) -> str:
     return f"{DOMAINS_FOLDER}/{name.domain}/{name.product}"
 
 
-def _owner(path: str, owners: Mapping[str, ProductName]) -> ProductName | None:
-    return owners.get("/".join(path.split("/", 3)[:3]))
-
-
-def _is_products(path: str) -> bool:
-    """Tell whether a schema lies in a product's folder."""
-    return path.startswith(f"{DOMAINS_FOLDER}/") and path.count("/") >= _CONTRACT_PARTS - 1
+def _contract_of(name: ProductName) -> str:
+    return f"{_folder_of(name)}/{CONTRACT_FILE}"
 
 
 def _masked_by(policy: PiiPolicy | None, product: Product) -> Product | None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.compatibility import check, check_contracts
 from headrace.schemas.errors import NotApplied, ProductStopped, SchemaError
-from headrace.schemas.evolution import step
-from headrace.schemas.masks import Mask
 from headrace.schemas.product import Compatibility
+from headrace.schemas.registered import RegisteredSchema, UnreadableSchema
 from headrace.schemas.registry import Registry
+from headrace.schemas.verdicts import TablePast, Verdicts, pending
 from headrace.selfserve.comparison import Comparison, ProductFinding
+from headrace.selfserve.resources.subject import NO_ID
 from headrace.sinks.evolution import followed_version
 from headrace.streams.masked import masks_of
 
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
-    from pyiceberg.types import NestedField
 
     from headrace.schemas.compatibility import Finding
+    from headrace.schemas.evolution import Step
+    from headrace.schemas.masks import Mask
     from headrace.schemas.mesh import Mesh
+    from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
-    from headrace.schemas.registry import RegisteredSchema
 
 __all__ = ["against_live"]
 
@@ -38,15 +40,13 @@ __all__ = ["against_live"]
 def against_live(mesh: Mesh) -> Comparison:
     """Compare the mesh's products with the versions of their subjects and with their tables.
 
-    A version that no table could follow, or a damaged table, is noted, and the other products are compared all the
-    same.
+    A version that cannot be read, or a damaged table, is noted, and all else is compared all the same.
 
     Raises:
         Unavailable: if the registry or a catalog does not answer, or refuses the credentials.
         SettingsError: if a secret is missing, or a catalog's properties make no sense.
     """
     findings: list[ProductFinding] = []
-    unread: list[SchemaError | ProductStopped] = []
     compared = 0
     with Registry(mesh.environment.registry_config()) as registry:
         live = _Live(mesh, registry)
@@ -54,12 +54,12 @@ def against_live(mesh: Mesh) -> Comparison:
             try:
                 found = live.findings_of(product)
             except (SchemaError, ProductStopped) as error:
-                unread.append(error)
+                live.unread.append(error)
                 continue
             if found is not None:
                 compared += 1
                 findings += found
-    return Comparison(tuple(findings), tuple(unread), compared, compared, all_must_be_read=True)
+    return Comparison(tuple(findings), tuple(live.unread), compared, compared, all_must_be_read=True)
 
 
 class _Live:
@@ -67,37 +67,43 @@ class _Live:
         self._mesh = mesh
         self._registry = registry
         self._catalogs: dict[str, Catalog] = {}
+        # What could not be compared.
+        self.unread: list[SchemaError | ProductStopped] = []
 
     def findings_of(self, product: Product) -> tuple[ProductFinding, ...] | None:
         """Return what is found of a product; None: it was never applied."""
-        versions = self._registry.versions(product.subject)
-        if not versions:
+        versions = self._registry.all_versions(product.subject)
+        # The registry compares with those that are not deleted alone; a table has followed the others all the same.
+        live = self._registry.live(product.subject)
+        self.unread += [
+            SchemaError(each.what, where=f"version {each.version} of subject {each.subject}", hint=each.hint or None)
+            for each in versions
+            if isinstance(each, UnreadableSchema) and each.version in live
+        ]
+        readable = [each for each in versions if isinstance(each, RegisteredSchema)]
+        if not readable:
             return None
+        known = [each for each in readable if each.version in live]
+        newest = (known or readable)[-1]
         table = self._table(product)
-        past: Mapping[str, Mask] = masks_of(table) if table is not None else {}
         level = self._level(product)
         found: dict[Finding, tuple[int, ...]] = {}
-        if not self._is_newest(product, versions):
-            nulled = frozenset(
-                path for path, mask in (*past.items(), *product.masks.items()) if mask is Mask.REPLACE_WITH_NULL
-            )
-            columns = _columns(table, versions, nulled) if table is not None else None
-            schemas = [version.schema for version in versions]
+        held = self._registry.lookup(product.subject, product.schema)
+        if held is None or held.version != newest.version:
+            step = _step(product, self._mesh.policy, versions, table)
+            schemas = [version.schema for version in known]
             for mode in dict.fromkeys((product.contract.compatibility, level)):
-                for each in check(schemas, product.schema, mode, nulled=nulled, columns=columns).findings:
+                for each in check(schemas, product.schema, mode, step=step).findings:
                     # What both levels find is told once, against all versions that either looks at.
                     key = replace(each, against=())
-                    found[key] = tuple(sorted({*found.get(key, ()), *each.against}))
+                    found[key] = tuple(sorted({*found.get(key, ()), *each.against} - {0}))
+        past: Mapping[str, Mask] = masks_of(table) if table is not None else {}
         contract = replace(product.contract, compatibility=level)
-        before = replace(product, contract=contract, schema=versions[-1].schema, masks=MappingProxyType(past))
+        before = replace(product, contract=contract, schema=newest.schema, masks=MappingProxyType(past))
         return (
-            *(ProductFinding(product.name, _named(versions, against), each) for each, against in found.items()),
+            *(ProductFinding(product.name, _named(known, against), each) for each, against in found.items()),
             *(ProductFinding(product.name, "what is applied", each) for each in check_contracts(before, product)),
         )
-
-    def _is_newest(self, product: Product, versions: Sequence[RegisteredSchema]) -> bool:
-        held = self._registry.lookup(product.subject, product.schema)
-        return held is not None and held.version == versions[-1].version
 
     def _level(self, product: Product) -> Compatibility:
         try:
@@ -115,16 +121,24 @@ class _Live:
             return None
 
 
-def _columns(table: Table, versions: Sequence[RegisteredSchema], nulled: frozenset[str]) -> tuple[NestedField, ...]:
-    """Return the table's columns once it has followed the versions that wait for it."""
-    columns: tuple[NestedField, ...] = table.schema().fields
-    followed = followed_version(table)
-    for version in versions:
-        if version.version > followed:
-            columns = step(columns, version.schema.record, nulled).columns
-    return columns
+def _step(
+    product: Product, policy: PiiPolicy, versions: Sequence[RegisteredSchema | UnreadableSchema], table: Table | None
+) -> Step:
+    """Return what following the product's schema as a new version does to its table, as `plan` and the sink see it."""
+    number = versions[-1].version + 1
+    new = RegisteredSchema(NO_ID, number, product.subject, product.schema)
+    verdicts = Verdicts.of(product, policy, (*versions, new))
+    made = verdicts.lineage.steps[number]
+    if table is None or made.refused:
+        return made
+    followed = min(followed_version(table), number - 1)
+    past = TablePast.of(table.metadata)
+    *_, last = pending(table.schema().fields, followed, verdicts, masks_of(table), past)
+    return last.step
 
 
 def _named(versions: Sequence[RegisteredSchema], positions: Sequence[int]) -> str:
+    if not positions:
+        return "what is applied"
     numbers = [str(versions[position - 1].version) for position in positions]
     return f"version{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"

@@ -69,6 +69,7 @@ class Blank:
             record=json.dumps(self._record_name()),
             domain=json.dumps(self.name.domain),
             key=json.dumps(self.key),
+            operation=json.dumps(f"{self._record_name()}Operation"),
             state=json.dumps(f"{self._record_name()}State"),
         )
 
@@ -184,7 +185,7 @@ _CHANGE_SCHEMA = """\
       "name": "op",
       "type": {{
         "type": "enum",
-        "name": "Operation",
+        "name": {operation},
         "symbols": ["create", "update", "delete", "snapshot", "other"],
         "default": "other"
       }},

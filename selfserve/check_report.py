@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrace.schemas.errors import Fault
     from headrace.selfserve.comparison import Comparison, ProductFinding
 
-__all__ = ["Checked", "finding_json", "finding_text", "write_github", "write_json_report", "write_text"]
+__all__ = ["Checked", "finding_json", "finding_text", "json_text", "write_github", "write_json_report", "write_text"]
 
 _INDENT = "  "
 
@@ -83,6 +83,11 @@ def finding_json(finding: Finding) -> dict[str, Any]:
     }
 
 
+def json_text(document: dict[str, Any]) -> str:
+    """Return an object as a JSON text that UTF-8 can encode."""
+    return _encodable(json.dumps(document, ensure_ascii=False, indent=2)) + "\n"
+
+
 def write_text(checked: Checked, out: TextIO) -> None:
     """Write a block for each finding. Faults are not among them: `show_error` writes those."""
     for each in checked.findings:
@@ -113,7 +118,7 @@ def write_json_report(checked: Checked, out: TextIO) -> None:
         ],
         "unread": [error_json(error) for error in comparison.unread] if comparison is not None else [],
     }
-    out.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    out.write(json_text(document))
 
 
 def write_github(checked: Checked, out: TextIO) -> None:
@@ -144,13 +149,19 @@ def _command(kind: str, place: Place | None, prefix: str, texts: tuple[str, str]
         if place.column is not None:
             properties["col"] = place.column
     properties["title"] = title
-    shown = ",".join(f"{name}={_escaped(str(value), property_=True)}" for name, value in properties.items())
-    return f"::{kind} {shown}::{_escaped(message)}\n"
+    shown = ",".join(f"{name}={_escaped(visible(str(value)), property_=True)}" for name, value in properties.items())
+    lines = "\n".join(map(visible, message.split("\n")))
+    return _encodable(f"::{kind} {shown}::{_escaped(lines)}\n")
 
 
 def _escaped(text: str, *, property_: bool = False) -> str:
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    text = text.replace("%", "%25").replace("\n", "%0A")
     return text.replace(":", "%3A").replace(",", "%2C") if property_ else text
+
+
+def _encodable(text: str) -> str:
+    # A schema's JSON can write half a surrogate pair, and a message quote it. In JSON the escape is one again.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _change(finding: Finding) -> str:

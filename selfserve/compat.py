@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from headrace.schemas.compatibility import check, parse
 from headrace.schemas.errors import SchemaError
-from headrace.selfserve.check_report import finding_json, finding_text
+from headrace.selfserve.check_report import finding_json, finding_text, json_text
 from headrace.selfserve.output import say, visible
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ def write_compat_json(found: ComparedFiles, out: TextIO) -> None:
         "findings": [{**finding_json(finding), "against": found.against(finding)} for finding in found.report.findings],
         "table": [list(change) for change in found.report.changes],
     }
-    out.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    out.write(json_text(document))
 
 
 def _schema(file: Path) -> AvroSchema:
     try:
-        return parse(file.read_text(encoding="utf-8"), where=str(file))
+        return parse(file.read_text(encoding="utf-8-sig"), where=str(file))
     except UnicodeDecodeError:
         raise SchemaError("this is not UTF-8 text", where=str(file), hint="save the file as UTF-8") from None

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from headrace.governance.applied import applied_ids
 from headrace.governance.registrations import Registrations
-from headrace.schemas.errors import Bug, HeadraceError
+from headrace.schemas.errors import Bug, HeadraceError, ProductStopped
 from headrace.schemas.verdicts import Verdicts
 from headrace.selfserve.plan import Plan
 from headrace.selfserve.resources.clients import Clients
-from headrace.selfserve.resources.difference import Kind
+from headrace.selfserve.resources.difference import Difference, Kind
 from headrace.selfserve.resources.foreign import foreign_columns, foreign_versions
 from headrace.selfserve.resources.left_over import left_overs, look_around
 from headrace.selfserve.resources.parts import Part, Section, parts_of, topics_of, walk
-from headrace.selfserve.resources.subject import Subject, SubjectThere, followed_in
+from headrace.selfserve.resources.subject import Subject, SubjectThere
 from headrace.selfserve.resources.table import Table, TableThere
 from headrace.selfserve.resources.topic import DeadLetters, Topic
+from headrace.sinks.stops import topic_made_anew
+from headrace.streams.history import read_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.schemas.mesh import Mesh
-    from headrace.selfserve.resources.difference import Difference
     from headrace.selfserve.resources.parts import Resource
 
 __all__ = ["drift", "next_step"]
@@ -96,7 +98,23 @@ def _differences(resource: Resource, clients: Clients, registrations: Registrati
             yield difference
     if isinstance(resource, Topic | DeadLetters):
         yield from resource.unsaid(there)
-    if isinstance(resource, Table) and there.metadata is not None and there.schema is not None:
+    if isinstance(resource, Table) and there.metadata is not None:
         verdicts = Verdicts.of(resource.subject.product, resource.subject.policy, there.versions)
-        followed = followed_in(there.metadata.properties)
-        yield from foreign_columns(resource.subject.product, there.schema, verdicts, followed)
+        followed = resource.followed(there, verdicts)
+        yield from foreign_columns(resource.subject.product, there.metadata, verdicts, followed)
+        yield from _another_topic(resource, clients)
+
+
+def _another_topic(resource: Table, clients: Clients) -> Iterator[Difference]:
+    """Yield that a table follows a topic that is gone, while there is one of its name."""
+    domain, product = resource.subject.domain, resource.subject.product
+    table, found = clients.table(domain, product), clients.topic(product.topic)
+    if table is None or found is None:
+        return
+    # What is wrong with the ledger itself, status and the sink tell.
+    with suppress(ProductStopped):
+        ledger = read_ledger(table, product)
+        if ledger is not None and ledger.topic_id != found[0].id:
+            stopped = topic_made_anew(product, ledger.topic_id, found[0].id)
+            why, hint = stopped.what, stopped.hint or ""
+            yield Difference(Kind.NEVER, "topic-made-anew", resource.thing, "topic", why=why, next=hint)

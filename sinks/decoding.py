@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.schemas.changes import column_paths
-from headrace.schemas.errors import Refusal
+from headrace.schemas.errors import Refusal, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.schemas.product import RefusedVersions
-from headrace.schemas.verdicts import Verdicts
+from headrace.schemas.verdicts import TablePast, Verdicts
 from headrace.sinks.batch import Chunk, Letter
 from headrace.sinks.evolution import REFUSED_VERSION, follow, followed_version, foreign, refused_version, versions_of
-from headrace.sinks.files import Shape
+from headrace.sinks.files import Shape, unfit
 from headrace.streams.decode import Decoder
-from headrace.streams.masked import masks_of
+from headrace.streams.masked import is_key_masked, masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
+    from headrace.schemas.errors import HeadraceError
     from headrace.schemas.masks import Mask
     from headrace.schemas.policy import PiiPolicy
     from headrace.schemas.product import Product
@@ -76,7 +77,7 @@ class Decoding:
         self._verdicts = Verdicts.of(product, policy, ())
         self._noted: Mapping[str, Mask] = {}
         self._newest = 0
-        self._shapes: dict[int, Shape] = {}
+        self._shapes: dict[tuple[int, int], Shape] = {}
 
     def chunk(self, frame: Frame) -> Chunk:
         """Decode a frame. What cannot be decoded becomes letters; nothing of a message's content is ever raised.
@@ -117,9 +118,14 @@ class Decoding:
         followed = followed_version(table)
         if followed != self._newest or not masks_of(table).keys() <= self._noted.keys():
             self._follow()
-        if followed not in self._shapes:
-            self._shapes[followed] = self._shaped(followed)
-        return self._shapes[followed]
+        key = followed, table.metadata.current_schema_id
+        if key not in self._shapes:
+            self._shapes[key] = self._shaped(table, followed)
+        shape = self._shapes[key]
+        if any(isinstance(error, Unavailable) for error in shape.astray.values()):
+            # The next landing asks the registry again.
+            self._newest = -1
+        return shape
 
     def _decoder(self, schema_id: int) -> Decoder | Refusal:
         known = self._decoders.get(schema_id) or self._refusal(schema_id)
@@ -152,6 +158,8 @@ class Decoding:
         made_anew = any(number in known and known[number].id != each.id for number, each in found.items())
         if made_anew or found.keys() - known.keys():
             self._known = found if made_anew else known | found
+            if made_anew:
+                self._decoders.clear()
             self._verdicts = Verdicts.of(self._product, self._policy, self._known.values())
         table = follow(self._catalog, self._product, self._verdicts)
         self._noted = masks_of(table)
@@ -159,7 +167,7 @@ class Decoding:
         self._newest = followed_version(table)
         self._shapes.clear()
 
-    def _shaped(self, followed: int) -> Shape:
+    def _shaped(self, table: Table, followed: int) -> Shape:
         """Return how events become rows of a table that has followed versions up to this one."""
         held, lineage = self._verdicts.held(followed), self._verdicts.lineage
         # A field is masked if the contract or *any* version of the subject tags it, or ever did.
@@ -174,9 +182,28 @@ class Decoding:
             self._product,
             held.schema.record if held else self._product.schema.record,
             Masker(masks.at(columns) if held else self._product.masks, self._hmac_key),
-            key_masked=masks.mask_key(self._product.contract.key, lineage),
+            key_masked=is_key_masked(table) or masks.mask_key(self._product.contract.key, lineage),
             names=names,
+            astray=dict(self._astray(table, held, followed)) if held else {},
         )
+
+    def _astray(self, table: Table, held: RegisteredSchema, followed: int) -> Iterator[tuple[int, HeadraceError]]:
+        """Yield, by schema id, why it is not known in which columns events of a version belong."""
+        steps = self._verdicts.lineage.steps
+        columns = column_paths(steps[held.version].columns)
+        astray = TablePast.of(table.metadata).astray(self._verdicts.former_paths(held))
+        for schema_id, version in self._verdicts.by_id.items():
+            own = set(steps[version.version].placed.values())
+            lost = next((path for path in sorted(astray) if columns[path] in own), None)
+            if lost is not None and followed > max(self._known, default=0):
+                unknown = Unavailable(
+                    f"the table has followed version {followed}, which the registry does not know, and renamed {lost}",
+                    where=f"subject {self._product.subject}",
+                    hint="it is asked again; if it has lost that version, restore it",
+                )
+                yield schema_id, unknown
+            elif lost is not None:
+                yield schema_id, unfit(self._product, schema_id, f"have {lost}, which the table calls otherwise now")
 
 
 def _refused(frame: Frame, refusal: Refusal | None) -> Chunk:

@@ -10,10 +10,10 @@ from pyiceberg.table.update import AssertCurrentSchemaId, RemovePropertiesUpdate
 
 from headrace.schemas.changes import AddColumn, Change, MakeOptional, Rename, Reorder, Widen, column_paths
 from headrace.schemas.errors import ProductStopped, Refusal, SchemaError, Unavailable
-from headrace.schemas.verdicts import nulls_wanted, pending
+from headrace.schemas.verdicts import PARTITION_NAME_TAKEN, TablePast, nulls_wanted, pending
 from headrace.sinks.hold import check_not_held
 from headrace.sinks.table_changes import TableChange, change_table
-from headrace.streams.masked import MASK_PROPERTIES, masks_of
+from headrace.streams.masked import KEY_MASKED_PROPERTY, MASK_PROPERTIES, is_key_masked, masks_of
 from headrace.streams.versions import VERSION_PROPERTY, followed_version
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def follow(catalog: Catalog, product: Product, verdicts: Verdicts) -> Table:
     it done.
 
     Raises:
-        ProductStopped: if somebody else has changed the table so that it has no room for a version.
+        ProductStopped: if somebody else has changed the table so that it has no room for a version, or a new column
+            would have the name of one of its partitions.
         Held: if an operator holds the product, and the table wants a change.
         NotApplied: if there is no table.
         Unavailable: if catalog or storage does not answer; the change may or may not have landed: call again.
@@ -125,9 +126,9 @@ def _wanted(table: Table, product: Product, verdicts: Verdicts) -> TableChange |
     """Return the next change that the table lacks: a version that it has not followed, or masks of one that it has."""
     columns, followed, known = table.schema().fields, followed_version(table), masks_of(table)
     masks = verdicts.masks_with(known, followed)
-    new = next(pending(columns, followed, verdicts, known), None)
+    new = next(pending(columns, followed, verdicts, known, TablePast.of(table.metadata)), None)
     if new is not None:
-        _check_room(product, new)
+        _check_room(product, new, followed)
         changes, after, version = new.step.changes, column_paths(new.step.columns), new.version
     else:
         held = verdicts.held(followed)
@@ -140,10 +141,13 @@ def _wanted(table: Table, product: Product, verdicts: Verdicts) -> TableChange |
     # A path that another column takes now is no earlier name any more (see `noted`).
     taken = [path for path in known.keys() - noted.keys() if path in after and path not in column_paths(columns)]
     lacking = {path: mask for path, mask in noted.items() if known.get(path) != mask}
-    if new is None and not (changes or lacking or taken):
-        return None
     properties = {VERSION_PROPERTY: str(max(version, followed)), **noted_properties(lacking)}
-    updates: list[TableUpdate] = [*_staged(table, changes), SetPropertiesUpdate(updates=properties)]
+    key_masked = masks.mask_key(product.contract.key, verdicts.lineage) and not is_key_masked(table)
+    if new is None and not (changes or lacking or taken or key_masked):
+        return None
+    if key_masked:
+        properties[KEY_MASKED_PROPERTY] = "true"
+    updates: list[TableUpdate] = [*_staged(table, product, changes), SetPropertiesUpdate(updates=properties)]
     if taken:
         updates.append(RemovePropertiesUpdate(removals=[f"{MASK_PROPERTIES}{path}" for path in taken]))
     # The masks are noted by the names of columns, so they hold for this schema alone.
@@ -151,22 +155,47 @@ def _wanted(table: Table, product: Product, verdicts: Verdicts) -> TableChange |
     return TableChange((same,), tuple(updates))
 
 
-def _check_room(product: Product, new: PendingVersion) -> None:
-    if new.step.refused:
-        refused = new.step.refused[0]
-        fault = f"{refused.path}: {refused.what}" if refused.path else refused.what
-        raise ProductStopped(
-            f"the table cannot follow version {new.version} of {product.subject} as it is now: {fault}",
-            where=f"table {product.name}",
-            hint="somebody else has changed the table's columns: take that change back, or drop that column",
+def _check_room(product: Product, new: PendingVersion, followed: int) -> None:
+    if not new.step.refused:
+        return
+    refused = new.step.refused[0]
+    fault = f"{refused.path}: {refused.what}" if refused.path else refused.what
+    hint = "somebody else has changed the table's columns: take that change back, or drop that column"
+    if refused.rule == PARTITION_NAME_TAKEN:
+        hint = (
+            f"{refused.hint} in a new version, publish with that one, delete version {new.version} from the registry "
+            f"permanently and start the sink again: its events that are in the topic go to {product.dead_letter_topic}"
         )
+    elif new.version <= followed:
+        hint = (
+            f"the registry has lost versions of {product.subject}, which the table has followed, and gives their "
+            "numbers again: restore them, or drop the table and run `headrace apply`"
+        )
+    raise ProductStopped(
+        f"the table cannot follow version {new.version} of {product.subject} as it is now: {fault}",
+        where=f"table {product.name}",
+        hint=hint,
+    )
 
 
-def _staged(table: Table, changes: Sequence[Change]) -> tuple[TableUpdate, ...]:
-    update = table.update_schema()
-    for change in changes:
-        _stage(update, change)
-    updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
+def _staged(table: Table, product: Product, changes: Sequence[Change]) -> tuple[TableUpdate, ...]:
+    if not changes:
+        return ()
+    try:
+        update = table.update_schema()
+        for change in changes:
+            _stage(update, change)
+        updates, _ = update._commit()  # noqa: SLF001 - the staged updates without pyiceberg's own retries
+    except ValueError:
+        identifiers = ", ".join(sorted(table.schema().identifier_field_names()))
+        raise ProductStopped(
+            "Iceberg refuses to change the table's columns as the next version asks",
+            where=f"table {product.name}",
+            hint=f"another engine has made {identifiers} identifier fields of the table, which are never null: "
+            "take that back there (Spark: ALTER TABLE … DROP IDENTIFIER FIELDS), then start the sink again"
+            if identifiers
+            else "take back what another engine has changed in the table, then start the sink again",
+        ) from None
     return updates
 
 

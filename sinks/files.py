@@ -22,12 +22,14 @@ from pyiceberg.io.pyarrow import (
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.typedef import Record as PartitionValues
+from pyiceberg.types import ListType, MapType, StructType
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.changes import column_paths
 from headrace.schemas.errors import ProductStopped
 from headrace.schemas.stamps import holdable
 from headrace.schemas.types import METADATA_NAMES, arrow_field
+from headrace.sinks.bounds import bound_texts
 from headrace.sinks.evolution import followed_version
 from headrace.sinks.partitioning import layout_of
 from headrace.streams.columns import Columns
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pyiceberg.table import Table
+    from pyiceberg.types import IcebergType
 
     from headrace.schemas.avro import Record
+    from headrace.schemas.errors import HeadraceError
     from headrace.schemas.masking import Masker
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Chunk
@@ -85,6 +89,16 @@ class Written:
         return self == Written.for_(table, self.files)
 
 
+def unfit(product: Product, schema_id: int, what: str) -> ProductStopped:
+    """Return the error of events that have no place in the table, though it says that it has followed their version."""
+    return ProductStopped(
+        f"events of schema id {schema_id} {what}",
+        where=f"table {product.name}",
+        hint="either another engine has changed the table's columns: take that change back; or the registry has lost a "
+        f"version of {product.subject}: restore it; then start the sink again",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How a product's events become rows.
@@ -95,6 +109,7 @@ class Shape:
         masker: the product's masks.
         key_masked: whether a key field is masked: then the column ``_kafka_key`` is null.
         names: by schema id, where the table's columns stand in events of that version (`Lineage.column_names`).
+        astray: by schema id, why nobody knows in which columns events of that version belong.
     """
 
     product: Product
@@ -102,9 +117,16 @@ class Shape:
     masker: Masker
     key_masked: bool
     names: Mapping[int, Mapping[str, str | None]] = field(default_factory=lambda: MappingProxyType({}))
+    astray: Mapping[int, HeadraceError] = field(default_factory=lambda: MappingProxyType({}))
 
     def rows(self, table: Table, chunks: Sequence[Chunk], generation: int) -> pa.Table:
-        """Return the chunks' rows in the table's columns, masked."""
+        """Return the chunks' rows in the table's columns, masked.
+
+        Raises:
+            ProductStopped: if a column is not what events of some version need, because somebody else has changed the
+                table, or the registry has lost a version.
+            Unavailable: if the registry does not know a version yet that the table has followed.
+        """
         fields = table.schema().fields
         schema = pa.schema([arrow_field(each) for each in fields])
         columns = Columns([each for each in fields if each.name not in METADATA_NAMES], self.reader, self.masker)
@@ -114,12 +136,25 @@ class Shape:
         for chunk in chunks:
             if not len(chunk):
                 continue
+            if chunk.schema_id in self.astray:
+                raise self.astray[chunk.schema_id]
             names = self.names.get(chunk.schema_id)
-            found = columns.of(chunk.events, {} if names is None else {**strange, **names})
+            if names is None and self.names:
+                raise self._unfit(chunk.schema_id, "were written with a version that the registry has lost")
+            try:
+                found = columns.of(chunk.events, {} if names is None else {**strange, **names})
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                raise self._unfit(chunk.schema_id, "hold values of another type than the table's columns") from None
+            for each, array in zip(columns.fields, found, strict=True):
+                if _lacks_values(array, each.field_type, required=each.required):
+                    raise self._unfit(chunk.schema_id, f"lack values for {each.name}, which is never null in the table")
             arrays = dict(zip((each.name for each in columns.fields), found, strict=True))
             arrays |= self._metadata(chunk, generation)
             batches.append(pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema))
         return pa.Table.from_batches(batches, schema=schema)
+
+    def _unfit(self, schema_id: int, what: str) -> ProductStopped:
+        return unfit(self.product, schema_id, what)
 
     def _metadata(self, chunk: Chunk, generation: int) -> dict[str, pa.Array]:
         count = len(chunk)
@@ -134,6 +169,25 @@ class Shape:
             "_schema_id": pa.repeat(pa.scalar(chunk.schema_id, pa.int32()), count),
             "_generation": pa.repeat(pa.scalar(generation, pa.int32()), count),
         }
+
+
+def _lacks_values(array: pa.Array, kind: IcebergType, *, required: bool) -> bool:
+    """Tell whether there are nulls where a column, or what lies in it, takes none.
+
+    The values come from `Columns.of`: what is required has no null there that only stands under its parent's.
+    """
+    if required and array.null_count:
+        return True
+    match kind:
+        case StructType(fields=fields):
+            children = zip(map(array.field, range(len(fields))), fields, strict=True)
+            return any(_lacks_values(child, field.field_type, required=field.required) for child, field in children)
+        case ListType():
+            return _lacks_values(array.flatten(), kind.element_type, required=kind.element_required)
+        case MapType():
+            return _lacks_values(array.items, kind.value_type, required=kind.value_required)
+        case _:
+            return False
 
 
 def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
@@ -184,6 +238,7 @@ def _write(table: Table, part: Part, order_id: int | None, product: Product) -> 
         stats_columns=compute_statistics_plan(table.schema(), metadata.properties),
         parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
     )
+    bound_texts(statistics)
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,

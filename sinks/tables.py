@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
@@ -56,7 +57,12 @@ def table_properties(contract: Contract) -> dict[str, str]:
     return {**contract.table_properties, **TABLE_PROPERTIES, "comment": contract.purpose}
 
 
-def ensure_table(catalog: Catalog, product: Product, verdicts: Verdicts | None = None) -> Table:
+def ensure_table(
+    catalog: Catalog,
+    product: Product,
+    verdicts: Verdicts | None = None,
+    marks: Mapping[str, str] = MappingProxyType({}),
+) -> Table:
     """Return the product's table; make namespace and table if they are not there. An existing table is left as it is.
 
     Args:
@@ -64,6 +70,7 @@ def ensure_table(catalog: Catalog, product: Product, verdicts: Verdicts | None =
         product: the product.
         verdicts: all versions of its subject, judged: the new table is as if it had followed each of them from the
             beginning, and has noted their masks. None: it is made for the contract's schema, and follows later.
+        marks: more properties that a new table begins with.
 
     Raises:
         Unavailable: if catalog or storage does not answer, or the catalog refuses the credentials.
@@ -71,7 +78,7 @@ def ensure_table(catalog: Catalog, product: Product, verdicts: Verdicts | None =
         ProductStopped: if the table's metadata is damaged.
     """
     identifier = identifier_of(product)
-    schema, properties = table_schema(product.schema, product.masks), table_properties(product.contract)
+    schema, properties = table_schema(product.schema, product.masks), {**table_properties(product.contract), **marks}
     if verdicts is not None and verdicts.versions:
         newest = verdicts.versions[-1].version
         schema = _with_metadata(verdicts.lineage.columns)

@@ -6,7 +6,6 @@ import datetime as dt
 import decimal
 import uuid
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -27,18 +26,20 @@ from headrace.schemas.avro import (
 )
 from headrace.schemas.defaults import branch_of_default
 from headrace.schemas.masking import map_items, map_values, nulls, without_nulls
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import duration, shape, time_text
 from headrace.schemas.types import arrow_type
+from headrace.streams.naming import SAME_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from headrace.schemas.masking import Masker
+    from headrace.streams.naming import Names
 
 _EPOCH_DATE = dt.date(1970, 1, 1)
 # As many digits as a table's decimal has at most; Python's own default rounds to 28.
 _DIGITS = decimal.Context(prec=38)
-_SAME_NAMES: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Columns:
     reader: Record
     masker: Masker
 
-    def of(self, events: pa.StructArray, names: Mapping[str, str | None] = _SAME_NAMES) -> list[pa.Array]:
+    def of(self, events: pa.StructArray, names: Names = SAME_NAMES) -> list[pa.Array]:
         """Return one array a column, in the table's order, masked, of the type that the table's Arrow schema names.
 
         Args:
@@ -74,23 +75,23 @@ class Columns:
 @dataclass(frozen=True, slots=True)
 class _Shaping:
     masker: Masker
-    names: Mapping[str, str | None]
+    names: Names
 
     def column(self, parent: pa.StructArray, field: ice.NestedField, reader: Record | None, path: str) -> pa.Array:
-        below = f"{path}.{field.name}" if path else field.name
+        here = below(path, field.name)
         # The table has the names of the newest version that it has followed, which is the reader.
         known = reader.field(field.name) if reader is not None else None
-        name = self.names.get(below, field.name)
+        name = self.names.get(here, field.name)
         index = -1 if name is None else parent.type.get_field_index(name)
         if index >= 0:
             child = _child(parent, index, required=field.required)
-            array = self.shaped(child, field.field_type, known.type if known else None, below)
+            array = self.shaped(child, field.field_type, known.type if known else None, here)
         else:
             filled = _filled(len(parent), field.field_type, known)
             # A default's own fields are named as the reader names them, and may be masked as well.
-            plainly = _Shaping(self.masker, _SAME_NAMES)
-            array = plainly.shaped(filled, field.field_type, known.type if known else None, below)
-        masked = self.masker.masked(below, array)
+            plainly = _Shaping(self.masker, SAME_NAMES)
+            array = plainly.shaped(filled, field.field_type, known.type if known else None, here)
+        masked = self.masker.masked(here, array)
         return _required(masked, parent) if field.required and masked.null_count else masked
 
     def shaped(self, array: pa.Array, kind: ice.IcebergType, reader: AvroType | None, path: str) -> pa.Array:

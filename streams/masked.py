@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # One property for each masked field, by its path: a registry may lose the version that tagged it. Several workers add
 # to them at once, which a single property of them all would not outlast.
 MASK_PROPERTIES = "headrace.mask."
+# Set for good once a key field was masked: a later contract may choose another key, and the topic still holds the old.
+KEY_MASKED_PROPERTY = "headrace.key-masked"
 
 
 def masks_of(table: Table) -> dict[str, Mask]:
@@ -47,6 +49,11 @@ def masks_of(table: Table) -> dict[str, Mask]:
                     hint="upgrade headrace, or correct the property",
                 ) from None
     return found
+
+
+def is_key_masked(table: Table) -> bool:
+    """Tell whether a key of the product's messages has ever held a masked field."""
+    return table.properties.get(KEY_MASKED_PROPERTY) == "true"
 
 
 @dataclass(frozen=True, slots=True)

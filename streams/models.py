@@ -22,6 +22,7 @@ from pyiceberg import types as ice
 
 from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record
 from headrace.schemas.errors import Refusal, UserError
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import shape
 from headrace.schemas.types import leaf_type
 
@@ -142,13 +143,13 @@ def _annotation(info: FieldInfo) -> Any:
 def _record_faults(model: Any, record: Record, path: str, nulled: AbstractSet[str]) -> Iterator[str]:
     known = set()
     for attribute in _attributes(model):
-        below = f"{path}.{attribute.name}" if path else attribute.name
+        here = below(path, attribute.name)
         field = record.field(attribute.name)
         known.add(attribute.name)
         if field is not None:
-            yield from _field_faults(attribute.annotation, field, below, nulled)
+            yield from _field_faults(attribute.annotation, field, here, nulled)
         elif attribute.required:
-            yield f"{below}: the model requires it, the schema does not have it"
+            yield f"{here}: the model requires it, the schema does not have it"
     strict = issubclass(model, pydantic.BaseModel) and model.model_config.get("extra") == "forbid"
     for field in record.fields if strict else ():
         if field.name not in known:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from headrace.schemas.avro import Array, Map, Record, Union, optional_of
 from headrace.schemas.changes import column_paths
 from headrace.schemas.lineage import Lineage, placed_names
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
@@ -78,11 +79,6 @@ def written_field(record: Record, field: Field, path: str, names: Names) -> Fiel
     """Return a writer's field that is the reader's field at ``path``; None: it has none."""
     name = names.get(path, field.name)
     return None if name is None else record.field(name)
-
-
-def below(path: str, name: str) -> str:
-    """Return the path of a record's field; ``path`` is the record's own."""
-    return f"{path}.{name}" if path else name
 
 
 def widened_branches(writer: AvroType, reader: AvroType, names: Names, path: str = "") -> Iterator[tuple[str, str]]:

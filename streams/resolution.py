@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.avro import Array, AvroType, Enum, Map, Primitive, Record
 from headrace.schemas.evolution import widens
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import DURATION, shape
 from headrace.schemas.types import leaf_type
-from headrace.streams.naming import SAME_NAMES, Names, below, is_union, written_field
+from headrace.streams.naming import SAME_NAMES, Names, is_union, written_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from headrace.schemas.avro import Array, AvroType, Enum, Map, Record
 from headrace.schemas.masking import map_items, map_values
+from headrace.schemas.paths import below
 from headrace.schemas.shapes import shape
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def with_symbols(
         return array, none
     inside: list[NDArray[np.bool_]] = []
 
-    def change(values: pa.Array, avro_type: AvroType, below: str) -> pa.Array:
-        changed, strange = with_symbols(values, avro_type, masked, below)
+    def change(values: pa.Array, avro_type: AvroType, here: str) -> pa.Array:
+        changed, strange = with_symbols(values, avro_type, masked, here)
         inside.append(strange)
         return changed
 
@@ -56,8 +57,8 @@ def with_symbols(
                 field = inner.field(each.name)
                 child = array.field(place)
                 if field is not None:
-                    below = f"{path}.{each.name}" if path else each.name
-                    child, strange = with_symbols(child, field.type, masked, below)
+                    here = below(path, each.name)
+                    child, strange = with_symbols(child, field.type, masked, here)
                     none |= strange
                 children.append(child)
                 fields.append(each.with_type(child.type))

@@ -18,12 +18,13 @@ import pyarrow as pa
 
 from headrace.schemas.avro import Array, AvroType, Enum, Field, Map, Record, Union, branch_record, optional_of
 from headrace.schemas.errors import Refusal
+from headrace.schemas.paths import below
 from headrace.schemas.plain import plain
 from headrace.schemas.types import ColumnTypes, arrow_type
 from headrace.streams.columns import default_value
 from headrace.streams.decode import HEADER_BYTES, Decoder
 from headrace.streams.leaf_values import as_read, leaf
-from headrace.streams.naming import SAME_NAMES, below, written_field
+from headrace.streams.naming import SAME_NAMES, written_field
 from headrace.streams.pinned import UNDECODABLE, UNKNOWN_SYMBOL, event_type
 
 if TYPE_CHECKING:

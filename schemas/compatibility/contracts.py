@@ -7,30 +7,33 @@ from typing import TYPE_CHECKING
 from headrace.schemas.compatibility.findings import ABSENT, Breaks, Finding, Layer
 from headrace.schemas.compatibility.graph import graph_of
 from headrace.schemas.compatibility.pairs import fields_of
-from headrace.schemas.compatibility.tags import lies_in, tag_findings
+from headrace.schemas.compatibility.tags import tag_findings
 from headrace.schemas.compatibility.versions import promises
+from headrace.schemas.paths import around, lies_in
 from headrace.schemas.policy import STRENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from headrace.schemas.masks import Mask
     from headrace.schemas.product import Contract, Product
 
 __all__ = ["PLACES", "check_contracts", "removed"]
 
 # Where in the document a finding of the contract stands; all others stand at a field of the schema.
-PLACES: Mapping[str, tuple[str, ...]] = {
+PLACES: Mapping[str, tuple[str | int, ...]] = {
     "OWNER_REMOVED": ("team", "name"),
     "STATUS_WITHDRAWN": ("status",),
     "SLA_RELAXED": ("slaProperties",),
     "PARTITIONS_CHANGED": ("customProperties",),
     "CLEANUP_POLICY_CHANGED": ("customProperties",),
     "COMPATIBILITY_LOWERED": ("customProperties",),
-    "KEY_CHANGED": ("schema",),
+    "KEY_CHANGED": ("schema", 0, "properties"),
     "PRODUCT_REMOVED": (),
 }
 # ODCS: what may be built upon. A deprecated product still keeps its promises.
 _IN_FORCE = frozenset({"active", "deprecated"})
+_LET_GO = frozenset({"proposed", "draft", "deprecated", "retired"})
 
 
 def check_contracts(old: Product, new: Product) -> tuple[Finding, ...]:
@@ -44,8 +47,18 @@ def check_contracts(old: Product, new: Product) -> tuple[Finding, ...]:
     return (*_promises(old.contract, new.contract), *_keys(old, new, names), *_masks(old, new, names, untagged))
 
 
-def removed(product: str) -> Finding:
-    """Return the finding of a product, by its name, that is gone from the files."""
+def removed(product: str, status: str | None) -> Finding | None:
+    """Return the finding of a product, by its name, that is gone from the files.
+
+    Args:
+        product: the name.
+        status: the status that its contract had; None: nobody knows.
+
+    Returns:
+        None, if nobody was to rely on it yet, or any more.
+    """
+    if status in _LET_GO:
+        return None
     hint = 'give it the status "deprecated" first, and remove it when nobody reads it any more'
     return _finding("PRODUCT_REMOVED", "", (product, ABSENT), hint)
 
@@ -103,8 +116,26 @@ def _masks(old: Product, new: Product, names: Mapping[str, str], untagged: froze
             hint = f"keep {mask}, or choose one that leaves no more of the value"
             yield _finding("MASK_WEAKENED", path, (str(mask), str(new.masks[path])), hint, Breaks.MASK)
         elif path not in new.masks and path not in untagged and not lies_in(path, new.masks):
-            hint = f"keep the mask {mask} in the contract, or tag the field in the schema"
-            yield _finding("MASK_REMOVED", path, (str(mask), ABSENT), hint, Breaks.MASK)
+            weakest = _weakest_inside(path, new)
+            if weakest is None:
+                hint = f"keep the mask {mask} in the contract, or tag the field in the schema"
+                yield _finding("MASK_REMOVED", path, (str(mask), ABSENT), hint, Breaks.MASK)
+            elif STRENGTH[weakest] < STRENGTH[mask]:
+                hint = f"keep {mask}, or choose masks inside that leave no more of the value"
+                yield _finding("MASK_WEAKENED", path, (str(mask), str(weakest)), hint, Breaks.MASK)
+
+
+def _weakest_inside(path: str, product: Product) -> Mask | None:
+    """Return the weakest of the masks of all that a field holds; None if it holds nothing, or something unmasked."""
+    inside = [each for each, _ in product.schema.walk() if lies_in(each, (path,))]
+    outer = {over for each in inside for over in around(each)}
+    masks = [_mask_at(each, product) for each in inside if each not in outer]
+    known = [mask for mask in masks if mask is not None]
+    return min(known, key=STRENGTH.__getitem__) if known and len(known) == len(masks) else None
+
+
+def _mask_at(path: str, product: Product) -> Mask | None:
+    return next((product.masks[over] for over in (path, *around(path)) if over in product.masks), None)
 
 
 def _seconds(number: float) -> str:

@@ -23,13 +23,14 @@ from headrace.schemas.avro import (
     branch_record,
     optional_of,
 )
-from headrace.schemas.avro_resolver import Resolver, refuse_excess
+from headrace.schemas.avro_resolver import Resolver, aliases_of, refuse_excess
 from headrace.schemas.errors import SchemaError
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Again", "Graph", "below", "branches_of", "graph_of", "kind_of", "parse", "recursions", "shown"]
+__all__ = ["Again", "Graph", "branches_of", "graph_of", "kind_of", "parse", "recursions", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,6 @@ def graph_of(schema: AvroSchema) -> Graph:
 def recursions(graph: Graph) -> list[str]:
     """Return the paths at which a record contains itself."""
     return list(_recursions(graph.record, ""))
-
-
-def below(path: str, name: str) -> str:
-    """Return the path of a field of the record at a path."""
-    return f"{path}.{name}" if path else name
 
 
 def branches_of(union: Union, path: str) -> tuple[tuple[str, AvroType], ...]:
@@ -152,10 +148,10 @@ class _Graphs(Resolver):
     def _defined(self, node: dict[str, Any], path: str, namespace: str | None) -> str:
         full = super()._defined(node, path, namespace)
         space = full.rpartition(".")[0]
-        given = node.get("aliases")
-        aliases = [alias for alias in given if isinstance(alias, str)] if isinstance(given, list) else []
         # Avro 1.12 specification, "Aliases": relative to the namespace of the name that they are an alias of.
-        self.aliases[full] = frozenset(f"{space}.{alias}" if space and "." not in alias else alias for alias in aliases)
+        self.aliases[full] = frozenset(
+            f"{space}.{alias}" if space and "." not in alias else alias for alias in aliases_of(node)
+        )
         return full
 
 

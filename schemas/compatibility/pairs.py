@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union
-from headrace.schemas.compatibility.graph import Again, below, branches_of, kind_of
+from headrace.schemas.compatibility.graph import Again, branches_of, kind_of
 from headrace.schemas.compatibility.resolution import former_field
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,8 +89,8 @@ class _Walk:
             if (old.name, new.name) in self._again:
                 return
             self._again.add((old.name, new.name))
-        before, after = self._old.record_of(old), self._new.record_of(new)
-        for field in after.fields:
+        before = {field.name: field for field in self._old.record_of(old).fields}
+        for field in self._new.record_of(new).fields:
             former = former_field(before, field)
             if former is not None:
                 pair = FieldPair(below(old_path, former.name), below(path, field.name), former, field)
@@ -107,11 +108,16 @@ def _branch_pairs(
         yield before[0][0], after[0][0], (before[0][1], after[0][1])
         return
     for place, branch in after:
-        twin = next((each for each in before if _kind(each[1]) == _kind(branch)), None)
+        twins = [each for each in before if _kind(each[1]) == _kind(branch)]
+        # Two branches may have one last name, in namespaces of their own.
+        twin = next((each for each in twins if _name(each[1]) == _name(branch)), twins[0] if twins else None)
         if twin is not None:
             yield twin[0], place, (twin[1], branch)
 
 
 def _kind(avro_type: AvroType) -> tuple[str, str]:
-    name = avro_type.name.rpartition(".")[2] if isinstance(avro_type, Record | Enum | Fixed) else ""
-    return kind_of(avro_type), name
+    return kind_of(avro_type), _name(avro_type).rpartition(".")[2]
+
+
+def _name(avro_type: AvroType) -> str:
+    return avro_type.name if isinstance(avro_type, Record | Enum | Fixed) else ""

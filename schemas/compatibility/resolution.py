@@ -13,12 +13,13 @@ tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headrace.schemas.avro import Array, AvroType, Enum, Field, Fixed, Map, Primitive, Record, Union, is_null
 from headrace.schemas.compatibility.findings import ABSENT
-from headrace.schemas.compatibility.graph import Again, below, branches_of, kind_of, shown
+from headrace.schemas.compatibility.graph import branches_of, kind_of, shown
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,10 +62,9 @@ def mismatches(writer: Graph, reader: Graph) -> tuple[Mismatch, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def former_field(record: Record, field: Field) -> Field | None:
-    """Return the field of a record that another version's field is: the one of its name, else of an alias of its."""
-    names = (field.name, *field.aliases)
-    return next((found for name in names if (found := record.field(name)) is not None), None)
+def former_field(fields: Mapping[str, Field], field: Field) -> Field | None:
+    """Return which of a record's fields, by their names, another version's field is: by its name, else by an alias."""
+    return next((fields[name] for name in (field.name, *field.aliases) if name in fields), None)
 
 
 class _Resolution:
@@ -73,7 +73,8 @@ class _Resolution:
     def __init__(self, writer: Graph, reader: Graph) -> None:
         self._writer = writer
         self._reader = reader
-        # What was found in each pair of records, for when they stand inside themselves; nothing, while it is sought.
+        # What was found in each pair of records, by paths inside them: a type may stand at many places, and a union may
+        # try each of them several times. Nothing, while it is sought, for records that contain themselves.
         self._known: dict[tuple[str, str], tuple[Mismatch, ...]] = {}
 
     def of(self, writer: AvroType, reader: AvroType, path: str) -> Iterator[Mismatch]:
@@ -136,21 +137,22 @@ class _Resolution:
 
     def _records(self, writer: Record, reader: Record, path: str) -> Iterator[Mismatch]:
         pair = writer.name, reader.name
-        again = isinstance(writer, Again) or isinstance(reader, Again)
-        if not (again and pair in self._known):
+        if pair not in self._known:
             self._known[pair] = ()
-            found = self._fields(self._writer.record_of(writer), self._reader.record_of(reader), path)
-            self._known[pair] = tuple(found)
-        yield from self._known[pair]
+            found = self._fields(self._writer.record_of(writer), self._reader.record_of(reader))
+            self._known[pair] = tuple(dict.fromkeys(found))
+        for each in self._known[pair]:
+            yield replace(each, path=below(path, each.path) if each.path else path)
 
-    def _fields(self, writer: Record, reader: Record, path: str) -> Iterator[Mismatch]:
-        yield from self._names(writer, reader, path)
+    def _fields(self, writer: Record, reader: Record) -> Iterator[Mismatch]:
+        yield from self._names(writer, reader, "")
+        fields = {field.name: field for field in writer.fields}
         for field in reader.fields:
-            written = former_field(writer, field)
+            written = former_field(fields, field)
             if written is not None:
-                yield from self.of(written.type, field.type, below(path, field.name))
+                yield from self.of(written.type, field.type, field.name)
             elif not field.has_default:
-                yield Mismatch("READER_FIELD_MISSING_DEFAULT_VALUE", below(path, field.name), ABSENT, shown(field.type))
+                yield Mismatch("READER_FIELD_MISSING_DEFAULT_VALUE", field.name, ABSENT, shown(field.type))
 
     def _names(self, writer: Record | Enum | Fixed, reader: Record | Enum | Fixed, path: str) -> Iterator[Mismatch]:
         if not self._same_name(writer, reader):

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from headrace.schemas.avro import Enum
 from headrace.schemas.compatibility.findings import ABSENT, Breaks, Finding, Layer
 from headrace.schemas.compatibility.graph import recursions, shown
-from headrace.schemas.compatibility.pairs import fields_of, leaves_of
-from headrace.schemas.evolution import step
+from headrace.schemas.compatibility.pairs import FieldPair, leaves_of, pairs_of
 from headrace.schemas.lineage import fold
 from headrace.schemas.types import record_refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from pyiceberg.types import NestedField
 
     from headrace.schemas.compatibility.graph import Graph
     from headrace.schemas.evolution import Step
@@ -28,18 +25,13 @@ __all__ = ["next_step", "step_findings", "symbol_findings"]
 _UNSUPPORTED = "UNSUPPORTED_TYPE"
 
 
-def next_step(
-    old: Sequence[Graph], new: Graph, nulled: frozenset[str], columns: Sequence[NestedField] | None = None
-) -> Step | None:
+def next_step(old: Sequence[Graph], new: Graph, nulled: frozenset[str]) -> Step | None:
     """Return what the table does that followed the old versions; None for a version whose types no table has.
 
-    Old versions that no table can follow are passed over, as a sink passes them over. Where the table's columns are
-    given, they stand for the old versions.
+    Old versions that no table can follow are passed over, as a sink passes them over.
     """
     if recursions(new) or any(each.rule == _UNSUPPORTED for each in record_refusals(new.record)):
         return None
-    if columns is not None:
-        return step(columns, new.record, nulled)
     followed = [each.record for each in old if not recursions(each) and not record_refusals(each.record)]
     return fold(list(enumerate([*followed, new.record], start=1)), nulled).steps[len(followed) + 1]
 
@@ -51,8 +43,10 @@ def step_findings(made: Step | None, old: Sequence[Graph], new: Graph) -> Iterat
         hint = "flatten it, or carry the inner part as a JSON string"
         yield _finding("RECURSIVE_TYPE", path, (ABSENT, "a record inside itself"), hint)
     refusals = made.refused if made is not None else ()
+    after = _types(new) if refusals else {}
     for refused in refusals:
-        yield _finding(refused.rule, refused.path, (refused.old or ABSENT, refused.new), refused.hint)
+        sides = refused.old or ABSENT, refused.new or after.get(refused.path, ABSENT)
+        yield _finding(refused.rule, refused.path, sides, refused.hint)
     told = {refused.path for refused in refusals}
     lacking = [each for each in record_refusals(new.record) if each.path not in told] if not inside else []
     if lacking:
@@ -63,7 +57,10 @@ def step_findings(made: Step | None, old: Sequence[Graph], new: Graph) -> Iterat
 
 
 def _types(graph: Graph) -> dict[str, str]:
-    return {pair.path: shown(pair.new.type) for pair in fields_of(graph, graph)}
+    types: dict[str, str] = {}
+    for pair in pairs_of(graph, graph):
+        types.setdefault(pair.path, shown(pair.new.type if isinstance(pair, FieldPair) else pair.new))
+    return types
 
 
 def symbol_findings(old: Graph, new: Graph) -> Iterator[Finding]:

@@ -16,11 +16,10 @@ from headrace.schemas.compatibility.tags import tag_findings
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pyiceberg.types import NestedField
-
     from headrace.schemas.avro import AvroSchema
     from headrace.schemas.compatibility.graph import Graph
     from headrace.schemas.compatibility.resolution import Mismatch
+    from headrace.schemas.evolution import Step
     from headrace.schemas.product import Compatibility
 
 __all__ = ["check", "promises"]
@@ -46,7 +45,7 @@ def check(
     mode: Compatibility,
     *,
     nulled: frozenset[str] = frozenset(),
-    columns: Sequence[NestedField] | None = None,
+    step: Step | None = None,
 ) -> Report:
     """Compare a new version with the old ones.
 
@@ -59,7 +58,8 @@ def check(
         new: the version that comes after them.
         mode: the subject's compatibility level.
         nulled: paths of fields whose mask is null, which makes their columns optional.
-        columns: the table's columns as they are; None: as the old versions have made them.
+        step: what following the new version does to the table that there is; None: it is one that the old versions
+            have made.
 
     Returns:
         What was found, each finding once however many versions share it, and what the table will do.
@@ -72,7 +72,7 @@ def check(
     for position in range(first, len(old)):
         for finding in _between(graphs[position], graph, protected):
             found[finding] = (*found.get(finding, ()), position + 1)
-    step = next_step(graphs, graph, nulled, columns)
+    step = step or next_step(graphs, graph, nulled)
     table = [replace(finding, against=(len(old),)) for finding in step_findings(step, graphs, graph)]
     shared = [replace(finding, against=against) for finding, against in found.items()]
     findings = sorted([*shared, *table], key=lambda finding: _ORDER.index(finding.layer))

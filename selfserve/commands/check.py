@@ -64,8 +64,8 @@ def check(context: typer.Context, *, against: Against = None, report: CheckForm 
 
     With --against every product is also compared with an older one: readers of old and of new events, logical types,
     the Iceberg table, PII tags and masks, and what the contract promises. A new product breaks nobody; one that is
-    gone does. A ref is read by git's plumbing, and the working tree is left alone. `live` asks registry and catalog of
-    the environment, and writes nothing.
+    gone does, unless it was a draft or deprecated. A ref is read by git's plumbing, and the working tree is left alone.
+    `live` asks registry and catalog of the environment, and writes nothing.
 
     JSON: ok, against, products, compared, faults (file, line, column, what, next), findings (product, against, file,
     line, column, layer, rule, path, old, new, breaks, next), unread (what, where, next: what could not be compared).

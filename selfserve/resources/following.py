@@ -1,4 +1,4 @@
-"""What following its subject's versions does to a table, predicted. Pure."""
+"""What following its subject's versions does to a table, predicted; and the versions that it cannot follow. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import ListType, MapType, NestedField, StructType
 
 from headrace.schemas.changes import column_paths, described
+from headrace.schemas.product import RefusedVersions
 from headrace.schemas.types import METADATA_NAMES
-from headrace.schemas.verdicts import nulls_wanted, pending
+from headrace.schemas.verdicts import TablePast, nulls_wanted, pending
+from headrace.selfserve.resources.difference import Difference, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+
+    from pyiceberg.table.metadata import TableMetadata
 
     from headrace.schemas.avro import AvroSchema
     from headrace.schemas.changes import RefusedChange
     from headrace.schemas.masks import Mask
+    from headrace.schemas.product import Product
     from headrace.schemas.verdicts import PendingVersion, Verdicts
 
-__all__ = ["Following", "changed_docs", "following", "in_words"]
+__all__ = ["Following", "changed_docs", "following", "in_words", "refused_versions", "truly_followed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +36,59 @@ class Following:
         schema: the columns afterwards, those of metadata too.
         version: the newest version that it has followed then.
         changes: what changes, in words.
-        stuck: the version that the table has no room for, because others have changed it; None: there is none.
+        stuck: the version that the table has no room for, as it is (`pending`); None: there is none.
+        again: the version whose number the registry has given again since the table followed it; None: there is none.
     """
 
     schema: Schema
     version: int
     changes: tuple[str, ...]
     stuck: PendingVersion | None
+    again: int | None
 
 
-def following(schema: Schema, followed: int, verdicts: Verdicts, noted: Mapping[str, Mask]) -> Following:
+def following(metadata: TableMetadata, followed: int, verdicts: Verdicts, noted: Mapping[str, Mask]) -> Following:
     """Predict what following all versions does to a table.
 
     Args:
-        schema: the table's columns.
+        metadata: the table's.
         followed: the newest version that it has followed.
         verdicts: the subject's versions, judged.
         noted: the masks that the table has noted.
     """
-    columns = tuple(field for field in schema.fields if field.name not in METADATA_NAMES)
-    metadata = tuple(field for field in schema.fields if field.name in METADATA_NAMES)
-    version, stuck = followed, None
+    fields = metadata.schema().fields
+    columns = tuple(field for field in fields if field.name not in METADATA_NAMES)
+    own = tuple(field for field in fields if field.name in METADATA_NAMES)
+    version, stuck, again = followed, None, None
     changes: list[str] = []
-    for each in pending(schema.fields, followed, verdicts, noted):
+    for each in pending(fields, followed, verdicts, noted, TablePast.of(metadata)):
         if each.step.refused:
             stuck = each
             break
-        columns, version = each.step.columns, each.version
+        columns, version = each.step.columns, max(version, each.version)
+        again = each.version if each.version <= followed else again
         changes += (" ".join(described(change)) for change in each.step.changes)
     changes += _masked(columns, verdicts, noted, version)
-    return Following(Schema(*columns, *metadata), version, tuple(changes), stuck)
+    return Following(Schema(*columns, *own), version, tuple(changes), stuck, again)
+
+
+def truly_followed(schema: Schema, followed: int, newest: int, verdicts: Verdicts, noted: Mapping[str, Mask]) -> int:
+    """Return the newest version that a table has followed, whatever number it has noted.
+
+    A registry gives numbers again once versions were deleted for good, and a subject that is made anew begins with 1.
+    Then the newest version has a number that the table has followed, and only its columns tell that it was another one.
+
+    Args:
+        schema: the table's columns.
+        followed: the newest version that the table has noted.
+        newest: the contract's version, which the table has not marked as applied.
+        verdicts: the subject's versions, judged.
+        noted: the masks that the table has noted.
+    """
+    if newest > followed or newest < max((*verdicts.lineage.steps, *verdicts.refused)):
+        return followed
+    steps = pending(schema.fields, newest - 1, verdicts, noted)
+    return newest - 1 if any(each.step.changes or each.step.refused for each in steps) else followed
 
 
 def _masked(
@@ -104,6 +132,32 @@ def changed_docs(
             name = schema.find_column_name(column.field_id) or path
             found[name] = (column.doc or "", field.doc)
     return found
+
+
+def refused_versions(product: Product, live: Collection[int], verdicts: Verdicts) -> tuple[Difference, ...]:
+    """Return the versions that no table of a product can follow; those that were deleted are nobody's concern."""
+    waits = product.contract.refused_versions is RefusedVersions.WAIT
+    found = []
+    for number, refused in verdicts.refused.items():
+        if number not in live:
+            continue
+        step = verdicts.lineage.steps.get(number)
+        details = tuple(map(in_words, step.refused)) if step and step.refused else (refused.fault,)
+        found.append(
+            Difference(
+                Kind.REFUSED if waits else Kind.WARNING,
+                "version-refused",
+                f"table {product.name}",
+                f"version {number}",
+                why=f"the table cannot follow this version of {product.subject}; its events "
+                + ("wait, and so do those behind them" if waits else "become dead letters, as the contract says"),
+                next=f"register a version that it can follow, delete version {number} of {product.subject} in the "
+                "registry (softly: its number must not come again), and set sink.refusedVersions to dead-letter in the "
+                "contract for the events that are there",
+                details=details,
+            )
+        )
+    return tuple(found)
 
 
 def in_words(change: RefusedChange) -> str:

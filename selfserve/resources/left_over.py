@@ -62,8 +62,8 @@ class LeftThere:
 
     @property
     def of_a_product(self) -> bool:
-        """Whether a product has left it: others do not make such tables, nor topics for dead letters."""
-        return self.own or self.letters or (self.topic and self.subject)
+        """Whether a product has left it: others make topics and subjects too, but no such tables or dead letters."""
+        return self.own or self.letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class LeftOver:
     Attributes:
         name: as a product's.
         topic: what its topic is called, behind the environment's prefix.
-        domain: the domain whose catalog holds its table; None: the mesh has no such domain.
+        domain: the domain whose catalog holds its table; None: the mesh has no such domain, so nothing is deleted.
         around: what there was when this was found.
     """
 
@@ -83,8 +83,15 @@ class LeftOver:
     around: Around
 
     def read(self, clients: Clients) -> LeftThere:
-        """Return what is there."""
+        """Return what is there.
+
+        Raises:
+            HeadraceError: if the domain's catalog does not answer: a hold may stand in it.
+        """
         table = None
+        for domain, error in self.around.unseen:
+            if self.domain is not None and self.domain.name == domain:
+                raise error.with_traceback(None)
         if self.domain is not None and self.name in self.around.tables:
             with suppress(NotApplied):
                 table = load_named(clients.catalog(self.domain), (self.name.domain, self.name.product))
@@ -137,6 +144,16 @@ class LeftOver:
     def _left(
         self, there: LeftThere, cause: str, thing: str, consequence: str = "", *, deletable: bool = True
     ) -> Difference:
+        if self.domain is None:
+            return Difference(
+                Kind.NEVER,
+                cause,
+                thing,
+                why=f"the mesh has no domain {self.name.domain}: it may be another mesh's, and if it was one of this "
+                "mesh, its table and a hold may still be in that domain's catalog",
+                next=f"leave it, or put domains/{self.name.domain}/domain.yaml back, then headrace apply "
+                f"--allow-destroy {self.name}",
+            )
         if not (deletable and there.of_a_product):
             return Difference(
                 Kind.NEVER,
@@ -145,7 +162,7 @@ class LeftOver:
                 why="it belongs to no product of this mesh, and nothing tells that headrace has made it",
                 next=f"delete it, or make a product of it: headrace new {self.name.domain}/{self.name.product}",
             )
-        why = "no product of this mesh has this name any more" + (f"; {consequence}" if consequence else "")
+        why = "no product of this mesh has this name" + (f"; {consequence}" if consequence else "")
         return Difference(
             Kind.DESTROY, cause, thing, why=why, next=f"headrace apply --allow-destroy {self.name}, or keep it"
         )

@@ -74,7 +74,7 @@ class Subject:
             versions=registry.all_versions(subject),
             live=registry.live(subject),
             found=found,
-            table=TableNow(table.schema(), followed_in(table.properties), masks_of(table)) if table else None,
+            table=TableNow(table.metadata, followed_in(table.properties), masks_of(table)) if table else None,
             hold=hold_of(table) if table else None,
         )
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyiceberg.table.update import AssertCurrentSchemaId, SetPropertiesUpdate
 
-from headrace.governance.applied import mark_applied, marked_ids
+from headrace.governance.applied import mark_applied, marked_ids, marks_of
 from headrace.schemas.changes import column_paths
 from headrace.schemas.errors import SchemaError
-from headrace.schemas.product import RefusedVersions
 from headrace.schemas.table_layout import described_order, described_spec, layout_change, partition_spec, sort_order
 from headrace.schemas.verdicts import Verdicts
 from headrace.selfserve.resources.difference import Difference, Kind
-from headrace.selfserve.resources.following import changed_docs, following, in_words
+from headrace.selfserve.resources.following import (
+    changed_docs,
+    following,
+    in_words,
+    refused_versions,
+    truly_followed,
+)
 from headrace.selfserve.resources.namespace import Namespace, lies_in, same_place
 from headrace.selfserve.resources.subject import NO_ID, Subject, followed_in, held_difference
 from headrace.sinks.evolution import follow
@@ -23,6 +28,7 @@ from headrace.sinks.hold import check_not_held, hold_of
 from headrace.sinks.table_changes import TableChange, change_table
 from headrace.sinks.tables import ensure_table, table_properties, table_schema
 from headrace.streams.masked import masks_of
+from headrace.streams.versions import VERSION_PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -103,13 +109,15 @@ class Table:
         if not there.versions:
             return ()
         verdicts = self._verdicts(there)
+        refused = refused_versions(self.subject.product, there.live, verdicts)
         if there.metadata is None or there.schema is None:
-            return (*self._missing(there, verdicts), *self._refused(there, verdicts))
-        after = following(there.schema, followed_in(there.metadata.properties), verdicts, there.known)
+            return (*self._missing(there, verdicts), *refused)
+        followed = self.followed(there, verdicts)
+        after = following(there.metadata, followed, verdicts, there.known)
         wanted = (
             *self._location(there, there.metadata),
-            *self._versions(there, there.metadata, after),
-            *self._refused(there, verdicts),
+            *self._versions(there, there.metadata, followed, after),
+            *refused,
             *self._docs(there, after, verdicts),
             *self._layout(after, there.metadata),
             *self._properties(there, there.metadata),
@@ -139,16 +147,39 @@ class Table:
                 self._change(clients, lambda table, _: None if _has(table, difference) else TableChange((), (update,)))
             case _:
                 there = self.read(clients)
-                follow(catalog, product, self._verdicts(there))
+                verdicts = self._verdicts(there)
+                change_table(catalog, product, lambda table: self._renumbered(table, there, verdicts))
+                follow(catalog, product, verdicts)
                 if there.contract is not None and there.contract.id != NO_ID:
                     mark_applied(catalog, product, there.contract.id)
 
     def _make(self, clients: Clients) -> None:
-        verdicts = self._verdicts(self.read(clients))
-        ensure_table(clients.catalog(self.subject.domain), self.subject.product, verdicts)
+        there, product = self.read(clients), self.subject.product
+        newest = there.contract.version if there.contract is not None else 0
+        marks = marks_of(product, (each.id for each in there.versions if each.version <= newest and each.id != NO_ID))
+        ensure_table(clients.catalog(self.subject.domain), product, self._verdicts(there), marks)
         for left in self.diff(self.read(clients)):
             if left.kind is Kind.CHANGE:
                 self.apply(clients, left)
+
+    def followed(self, there: TableThere, verdicts: Verdicts) -> int:
+        """Return the newest version that a table has followed; 0: none, or there is no table."""
+        if there.metadata is None or there.schema is None:
+            return 0
+        followed, contract = followed_in(there.metadata.properties), there.contract
+        if contract is None or contract.id in marked_ids(there.metadata.properties):
+            return followed
+        return truly_followed(there.schema, followed, contract.version, verdicts, there.known)
+
+    def _renumbered(self, table: IcebergTable, there: TableThere, verdicts: Verdicts) -> TableChange | None:
+        """Take back the number of a version that the registry has given again, so that the table follows this one."""
+        now = replace(there, metadata=table.metadata, schema=table.schema(), known=masks_of(table))
+        followed = self.followed(now, verdicts)
+        if followed == followed_in(table.properties):
+            return None
+        check_not_held(table, self.subject.product)
+        same = AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id})
+        return TableChange((same,), (SetPropertiesUpdate(updates={VERSION_PROPERTY: str(followed)}),))
 
     def _verdicts(self, there: TableThere) -> Verdicts:
         return Verdicts.of(self.subject.product, self.subject.policy, there.versions)
@@ -174,28 +205,10 @@ class Table:
             )
         yield Difference(Kind.CREATE, "table-missing", self.thing, why=why, details=tuple(details))
 
-    def _refused(self, there: TableThere, verdicts: Verdicts) -> Iterator[Difference]:
-        product = self.subject.product
-        for number, refused in verdicts.refused.items():
-            if number not in there.live:
-                continue
-            waits = product.contract.refused_versions is RefusedVersions.WAIT
-            step = verdicts.lineage.steps.get(number)
-            details = tuple(map(in_words, step.refused)) if step and step.refused else (refused.fault,)
-            yield Difference(
-                Kind.REFUSED if waits else Kind.WARNING,
-                "version-refused",
-                self.thing,
-                f"version {number}",
-                why=f"the table cannot follow this version of {product.subject}; its events "
-                + ("wait, and so do those behind them" if waits else "become dead letters, as the contract says"),
-                next=f"register a version that it can follow, delete version {number} of {product.subject} in the "
-                "registry, and set sink.refusedVersions to dead-letter in the contract for the events that are there",
-                details=details,
-            )
-
-    def _versions(self, there: TableThere, metadata: TableMetadata, after: Following) -> Iterator[Difference]:
-        followed, contract = followed_in(metadata.properties), there.contract
+    def _versions(
+        self, there: TableThere, metadata: TableMetadata, followed: int, after: Following
+    ) -> Iterator[Difference]:
+        contract = there.contract
         if after.stuck is not None:
             yield Difference(
                 Kind.REFUSED,
@@ -204,8 +217,8 @@ class Table:
                 "version",
                 str(followed),
                 str(after.stuck.version),
-                "somebody else has changed the table's columns, and it has no room for the version",
-                "take that change back with the engine that made it: headrace drift names it",
+                "the table as it is has no room for the version",
+                "do what the reason asks for; what another engine has changed, it takes back: headrace drift names it",
                 tuple(map(in_words, after.stuck.step.refused)),
             )
         if after.version > followed:
@@ -214,6 +227,10 @@ class Table:
             yield Difference(
                 Kind.CHANGE, "version-pending", self.thing, "version", *sides, why=why, details=after.changes
             )
+        elif after.again is not None:
+            why = "the registry has given its number to another schema since the table followed it"
+            what = f"version {after.again} again"
+            yield Difference(Kind.CHANGE, "version-again", self.thing, what, why=why, details=after.changes)
         elif after.changes:
             yield Difference(Kind.CHANGE, "table-masks", self.thing, "masks", details=after.changes)
         elif contract is not None and contract.id not in {NO_ID, *marked_ids(metadata.properties)}:
@@ -233,15 +250,8 @@ class Table:
             for what, sides in (("partitions", change.partitions), ("sort order", change.sorting)):
                 if sides:
                     old, new = (", ".join(side) or "none" for side in sides)
-                    yield Difference(
-                        Kind.CHANGE,
-                        "table-layout",
-                        self.thing,
-                        what,
-                        old,
-                        new,
-                        "files that are there stay as they are",
-                    )
+                    why = "files that are there stay as they are"
+                    yield Difference(Kind.CHANGE, "table-layout", self.thing, what, old, new, why)
 
     def _properties(self, there: TableThere, metadata: TableMetadata) -> Iterator[Difference]:
         wanted = {

@@ -108,7 +108,7 @@ class Topic:
                 self.thing,
                 name,
                 old=there.config.get(name),
-                why="the files do not speak of it: somebody has set it for this topic",
+                why="the files do not speak of it: somebody has set it for this topic, or they spoke of it once",
                 next="say so in the contract, or take the setting off the topic with Kafka's own tools",
             )
             for name in _SPOKEN
@@ -219,7 +219,9 @@ class DeadLetters:
     def diff(self, there: LettersThere) -> tuple[Difference, ...]:
         """Return what differs."""
         found = self._topic(there.source_bytes).diff(there.topic)
-        return tuple(replace(each, cause=_LOST) if each.kind is Kind.CREATE else each for each in found)
+        return tuple(
+            replace(each, cause=_LOST) if each.kind is Kind.CREATE else each for each in found if not _is_more(each)
+        )
 
     def unsaid(self, there: LettersThere) -> tuple[Difference, ...]:
         """Return what `Topic.unsaid` does."""
@@ -230,10 +232,22 @@ class DeadLetters:
         self._topic(self.read(clients).source_bytes).apply(clients, difference)
 
     def _topic(self, source_bytes: int | None) -> Topic:
+        # At least: who keeps letters for longer, lets larger ones in or spreads them harms nobody.
         config = {_RETENTION: str(DEAD_LETTER_RETENTION_MS)}
         if source_bytes is not None:
             config[_MAX_BYTES] = str(source_bytes + DEAD_LETTER_EXTRA_BYTES)
         return Topic(self.name, DEAD_LETTER_PARTITIONS, config)
+
+
+def _is_more(difference: Difference) -> bool:
+    """Tell whether there is more than is wanted of a setting that is a least one."""
+    match difference:
+        case Difference(what="retention.ms", old=old, new=new):
+            return _kept_ms(old) >= _kept_ms(new)
+        case Difference(what="max.message.bytes" | "partitions", old=str(old), new=str(new)):
+            return int(old) >= int(new)
+        case _:
+            return False
 
 
 def _policies(text: str | None) -> frozenset[str]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.compatibility import Layer, check
-from headrace.schemas.verdicts import Verdicts, pending
+from headrace.schemas.verdicts import TablePast, Verdicts, pending
 from headrace.selfserve.resources.following import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pyiceberg.schema import Schema
+    from pyiceberg.table.metadata import TableMetadata
 
     from headrace.schemas.compatibility import Finding
     from headrace.schemas.masks import Mask
@@ -36,9 +36,9 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class TableNow:
-    """A table as it is: its columns, the newest version that it has followed, the masks that it has noted."""
+    """A table as it is: its metadata, the newest version that it has followed, the masks that it has noted."""
 
-    schema: Schema
+    metadata: TableMetadata
     followed: int
     noted: Mapping[str, Mask]
 
@@ -71,7 +71,9 @@ def judge(
     refused += [in_words(change) for change in step.refused]
     if table is not None and not step.refused:
         # Others may have changed the table: it is asked as it is.
-        steps = pending(table.schema.fields, table.followed, verdicts, table.noted)
+        # It has followed another version of this number, if the registry gives the number again (`truly_followed`).
+        followed, past = min(table.followed, new.version - 1), TablePast.of(table.metadata)
+        steps = pending(table.metadata.schema().fields, followed, verdicts, table.noted, past)
         refused += [in_words(change) for each in steps for change in each.step.refused]
     told = (Layer.LOGICAL, Layer.GOVERNANCE)
     warnings = (each for each in report.findings if each.layer in told or each.rule == _HARMLESS_TO_THE_TABLE)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 RETURNS = "shop.returns"
-# A domain's namespace (once more when its table is made), the table, its mark, its sort order, its place.
-TABLE_CHANGES = 6
+# A domain's namespace (once more when its table is made), the table, its sort order, its place.
+TABLE_CHANGES = 5
 
 
 class Crash(BaseException):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from pyiceberg.types import LongType
 
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import Unavailable
@@ -31,6 +32,7 @@ def rules(mesh: Mesh) -> list[tuple[str, str, str]]:
 
 
 ID, AMOUNT, EMAIL = ORDER["fields"]
+NOTE = {"name": "note", "type": ["null", "string"], "default": None}
 
 
 def test_what_is_applied_is_no_finding_and_what_is_not_is_new(mesh: Mesh, cluster: Cluster) -> None:
@@ -63,6 +65,37 @@ def test_the_table_counts_as_it_is(mesh: Mesh) -> None:
         update.rename_column("amount", "Total")
     changed = rewritten(mesh, ID, AMOUNT, EMAIL, {"name": "total", "type": ["null", "long"], "default": None})
     assert rules(changed) == [("FIELD_NAME_CASE_COLLISION", "total", "version 1")]
+
+
+def test_a_column_that_somebody_has_widened_has_room(mesh: Mesh) -> None:
+    shop = open_catalog(mesh.environment, mesh.domain_of(mesh.product(ORDERS)))
+    count = {"name": "count", "type": ["null", "int"], "default": None}
+    counting = rewritten(mesh, ID, AMOUNT, EMAIL, count)
+    apply(counting, lambda _: None)
+    with load_table(shop, mesh.product(ORDERS)).update_schema() as update:
+        update.update_column("count", LongType())
+    assert rules(rewritten(mesh, ID, AMOUNT, EMAIL, count, NOTE)) == []
+
+
+def test_versions_that_no_table_follows_and_those_that_are_deleted_stand_in_nobodys_way(mesh: Mesh) -> None:
+    """The table is behind the registry, which has a version that it will never follow, and had one that is wrong."""
+    client = SchemaRegistryClient({**mesh.environment.registry_config()})
+    subject = mesh.product(ORDERS).subject
+    client.set_compatibility(subject, "NONE")
+    for fields in (
+        [ID, {**AMOUNT, "type": "double"}, EMAIL],
+        [ID, AMOUNT, EMAIL, NOTE],
+        [ID, AMOUNT, EMAIL, NOTE, {"name": "shop", "type": "int"}],
+    ):
+        client.register_schema(subject, Schema(json.dumps({**ORDER, "fields": fields}), "AVRO"))
+    client.set_compatibility(subject, "BACKWARD")
+    client.delete_version(subject, 4)
+    more = {"name": "more", "type": ["null", "int"], "default": None}
+    assert rules(rewritten(mesh, ID, AMOUNT, EMAIL, NOTE, more)) == []
+    assert rules(rewritten(mesh, ID, AMOUNT, EMAIL, {**NOTE, "type": ["null", "int"]})) == [
+        ("MISSING_UNION_BRANCH", "note", "version 3"),
+        ("UNSUPPORTED_TYPE_CHANGE", "note", "version 3"),
+    ]
 
 
 def test_a_mask_that_the_table_has_may_not_be_weakened(mesh: Mesh) -> None:

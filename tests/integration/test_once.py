@@ -179,6 +179,29 @@ def test_a_field_that_an_older_version_tags_is_refused_too(cluster: Cluster, tmp
         once(mesh, id_field="order")
 
 
+def test_a_contract_from_before_a_rename_knows_ids_under_either_name(
+    cluster: Cluster, tmp_path: Path, prefix: str
+) -> None:
+    old, new = (
+        {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "string"}, field]}
+        for field in (
+            {"name": "code", "type": "string"},
+            {"name": "number", "type": "string", "aliases": ["code"]},
+        )
+    )
+    before = cluster.applied(tmp_path / "before", prefix=prefix, schemas={ORDERS: old})
+    with once(before, id_field="code") as publisher:
+        assert publisher.publish([{"id": "o1", "code": "c1"}]) == 1
+    after = cluster.applied(tmp_path / "after", prefix=prefix, schemas={ORDERS: new})
+    with once(after, id_field="number") as publisher:
+        assert publisher.publish([{"id": "o1", "number": "c1"}, {"id": "o2", "number": "c2"}]) == 1
+    told: list[Mapping[str, Any]] = []
+    for on_known in (None, told.append):
+        with once(before, id_field="code", on_known=on_known) as publisher:
+            assert publisher.publish([{"id": "o2", "code": "c2"}]) == 0
+    assert sorted(event["code"] for event in told) == ["c1", "c2"]
+
+
 def test_a_product_that_was_not_applied_is_refused(cluster: Cluster, tmp_path: Path, prefix: str) -> None:
     with pytest.raises(NotApplied):
         once(cluster.mesh(tmp_path / "mesh", prefix=prefix))

@@ -129,6 +129,14 @@ def test_products_come_and_go(mesh: Path) -> None:
     assert found(result) == [("domain0.product4", "PRODUCT_REMOVED", "domains/domain0/product4/contract.odcs.yaml")]
 
 
+@pytest.mark.parametrize("status", ["draft", "deprecated"])
+def test_what_nobody_was_to_rely_on_may_go(mesh: Path, status: str) -> None:
+    edit(folder_of(mesh, 4) / CONTRACT, "status: active", f"status: {status}")
+    git(mesh, "commit", "--quiet", "--all", "--message", "another status")
+    shutil.rmtree(folder_of(mesh, 4))
+    assert checked(mesh).ok
+
+
 def test_a_mesh_that_the_ref_does_not_have_is_new(top: Path, mesh: Path) -> None:
     git(top, "rm", "-r", "--quiet", "--cached", "data")
     git(top, "commit", "--quiet", "--message", "no mesh")
@@ -376,12 +384,30 @@ def test_a_message_cannot_forge_a_command(mesh: Path, capsys: pytest.CaptureFixt
     """GitHub's escapes: %, line ends, and in properties also : and ,."""
     edit(folder_of(mesh, 0) / CONTRACT, "domain0-team", '"x%0A\\r\\n::error::forged"')
     edit(folder_of(mesh, 0) / CONTRACT, "kafka.partitions, value: 4", "kafka.partitions, value: 8")
+    edit(folder_of(mesh, 0) / CONTRACT, "status: active", 'status: "a\\e[2J\\u009b\\n::error::b"')
     folder = folder_of(mesh, 0).with_name("a,b:c%")
     folder.mkdir()
     assert main(["--mesh", str(mesh), "check", "--against", "main", "--format", "github"]) == 1
-    lines = capsys.readouterr().out.splitlines()
+    out = capsys.readouterr().out
+    assert out.replace("\n", "").isprintable()
+    lines = out.splitlines()
     assert all(line.startswith("::error file=data/mesh/domains/domain0/") for line in lines)
     assert any("file=data/mesh/domains/domain0/a%2Cb%3Ac%25" in line for line in lines)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github"])
+def test_half_a_surrogate_pair_in_a_message_is_shown_as_its_escape(
+    mesh: Path, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
+    schema = json.loads((folder_of(mesh, 0) / SCHEMA).read_text())
+    schema["fields"].append({"name": "half", "type": "int", "default": "\ud800"})
+    (folder_of(mesh, 0) / SCHEMA).write_text(json.dumps(schema))
+    assert main(["--mesh", str(mesh), "check", "--against", "main", "--format", form]) == 1
+    shown = capfd.readouterr()
+    assert "bug" not in shown.err
+    if form == "json":
+        (fault,) = json.loads(shown.out)["faults"]
+        assert fault["file"].endswith(SCHEMA)
 
 
 def test_text_is_for_people(mesh: Path, capsys: pytest.CaptureFixture[str]) -> None:

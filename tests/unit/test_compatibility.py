@@ -11,6 +11,7 @@ import pytest
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.compatibility import Breaks, Finding, check, parse
 from headrace.schemas.errors import SchemaError
+from headrace.schemas.evolution import step
 from headrace.schemas.lineage import fold
 from headrace.schemas.product import Compatibility
 
@@ -283,6 +284,14 @@ def test_aliases_that_are_no_names_are_nobodys(aliases: Any) -> None:
     assert [each.rule for each in check([old], new, Compatibility.BACKWARD).findings] == ["NAME_MISMATCH"]
 
 
+def test_a_fields_aliases_that_are_no_names_are_nobodys() -> None:
+    old, new = event(("a", "int")), event({"name": "b", "type": "int", "default": 0, "aliases": [1, {"a": "b"}, ["a"]]})
+    assert check([old], new, Compatibility.BACKWARD).changes == (
+        ("add", "b", "int", "optional"),
+        ("make_optional", "a"),
+    )
+
+
 TAGGED = {"confluent:tags": ["PII", "user.email"]}
 
 
@@ -294,6 +303,37 @@ def field(name: str, kind: Any, **more: Any) -> dict[str, Any]:
 TAGS: list[tuple[str, Any, Any, list[str]]] = [
     ("removed", field("a", "string", **TAGGED), field("a", "string"), ["PII_TAG_REMOVED a user.email absent"]),
     ("the field removed", field("a", "string", **TAGGED), field("b", "string"), []),
+    (
+        "moved into a record without its tag",
+        field("a", "string", **TAGGED),
+        field("r", inner(field("a", ["null", "string"]), field("b", "int"))),
+        ["PII_TAG_REMOVED r.a user.email absent"],
+    ),
+    (
+        "moved out of a tagged record",
+        field("r", inner(field("a", "string")), **TAGGED),
+        field("a", "string"),
+        ["PII_TAG_REMOVED a user.email absent"],
+    ),
+    (
+        "moved into a record with its tag",
+        field("a", "string", **TAGGED),
+        field("r", inner(field("a", "string", **TAGGED))),
+        [],
+    ),
+    (
+        "moved into a tagged record",
+        field("a", "string", **TAGGED),
+        field("r", inner(field("a", "string")), **TAGGED),
+        [],
+    ),
+    ("another thing of that name", field("a", "string", **TAGGED), field("r", inner(field("a", "int"))), []),
+    (
+        "branches of one last name",
+        field("u", [record(field("x", "int", **TAGGED), name="a.X"), record(field("x", "int"), name="b.X")]),
+        field("u", [record(field("x", "int", **TAGGED), name="a.X"), record(field("x", "int"), name="b.X")]),
+        [],
+    ),
     ("kept in a rename", field("a", "string", **TAGGED), field("b", "string", aliases=["a"], **TAGGED), []),
     (
         "lost in a rename",
@@ -428,12 +468,40 @@ def test_what_the_table_does(versions: list[list[Any]], rules: list[str], change
     assert list(report.changes) == changes
 
 
+def test_a_short_schema_that_stands_in_itself_many_times_is_no_long_question() -> None:
+    """Each union holds two records of one last name, so that at each level all four pairs are tried."""
+    levels = 10
+
+    def doubled(leaf: str) -> AvroSchema:
+        kind: Any = leaf
+        fields = []
+        for level in range(levels):
+            names = [f"{space}.X{level}" for space in "ab"]
+            fields.append((f"f{level}", [record(("f", kind), name=name) for name in names]))
+            kind = names
+        return event(*fields)
+
+    report = check([doubled("string")], doubled("int"), Compatibility.FULL)
+    assert {each.rule for each in report.findings} == {"TYPE_MISMATCH", "UNSUPPORTED_TYPE_CHANGE"}
+    deepest = max(report.findings, key=lambda each: each.path.count("."))
+    assert deepest.path.count(".") == 2 * levels
+
+
+def test_a_refusal_always_says_what_stands_there_now() -> None:
+    report = check([event(("a", "int"))], event(("a", "int"), field("A", "int", default=1)), Compatibility.BACKWARD)
+    assert [(each.rule, each.old, each.new) for each in report.findings] == [
+        ("FIELD_NAME_CASE_COLLISION", "absent", "int")
+    ]
+
+
 def test_a_table_that_is_there_counts_instead_of_the_versions() -> None:
     """It may be behind them, or somebody may have changed it."""
     columns = fold([(1, event(("a", "long"), ("mine", "string")).record)], frozenset()).columns
-    report = check([event(("a", "int"))], event(("a", "int")), Compatibility.BACKWARD, columns=columns)
+    made = step(columns, event(("a", "int")).record, frozenset())
+    report = check([event(("a", "int"))], event(("a", "int")), Compatibility.BACKWARD, step=made)
     assert [f"{each.rule} {each.path} {each.old} {each.new}" for each in report.findings] == [
         "UNSUPPORTED_TYPE_CHANGE a long int"
     ]
-    wider = check([event(("a", "int"))], event(("a", "long")), Compatibility.BACKWARD, columns=columns)
+    made = step(columns, event(("a", "long")).record, frozenset())
+    wider = check([event(("a", "int"))], event(("a", "long")), Compatibility.BACKWARD, step=made)
     assert wider.changes == (("make_optional", "mine"),)

@@ -109,3 +109,22 @@ def test_a_mask_of_the_record_around_covers_the_field() -> None:
     fields = [FIELDS[0], {"name": "c", "type": {"type": "array", "items": inner}}]
     old = product(*fields, masks={"c[].x": Mask.SHOW_FIRST_4})
     assert check_contracts(old, product(*fields, masks={"c": Mask.REPLACE_WITH_NULL})) == ()
+
+
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ({"c.x": Mask.REPLACE_WITH_NULL, "c.y": Mask.REPLACE_WITH_NULL}, []),
+        (
+            {"c.x": Mask.REPLACE_WITH_NULL, "c.y": Mask.HMAC_SHA_256},
+            ["MASK_WEAKENED c replace-with-null hmac-sha-256"],
+        ),
+        ({"c.x": Mask.REPLACE_WITH_NULL}, ["MASK_REMOVED c replace-with-null absent"]),
+    ],
+)
+def test_masks_of_all_that_a_record_holds_are_the_records(inside: dict[str, Mask], expected: list[str]) -> None:
+    parts = [{"name": "x", "type": "string"}, {"name": "y", "type": "string"}]
+    fields = [FIELDS[0], {"name": "c", "type": {"type": "record", "name": "C", "fields": parts}}]
+    old = product(*fields, masks={"c": Mask.REPLACE_WITH_NULL})
+    found = check_contracts(old, product(*fields, masks=inside))
+    assert [f"{each.rule} {each.path} {each.old} {each.new}" for each in found] == expected

@@ -82,6 +82,16 @@ def test_a_key_inside_a_masked_record_is_not_written(tmp_path: Path, tag_record:
     assert MAIL not in str(row)
 
 
+def test_a_key_stays_masked_when_the_contract_chooses_another(tmp_path: Path) -> None:
+    """The topic still holds messages with the old key."""
+    schema = schema_of(ID, {"name": "email", "type": "string", "confluent:tags": ["PII"]})
+    lake, event = Lake(tmp_path, schema), {"id": "o1", "email": MAIL}
+    for key in ("email", "id"):
+        product = replace(lake.product, contract=replace(lake.product.contract, key=(key,)))
+        (row,) = rows_of(lake, decoding_of(lake, Shelf(schema), product), frame_of(schema, 101, event, MAIL))
+        assert row["_kafka_key"] is None
+
+
 def test_a_field_stays_masked_when_the_registry_has_lost_the_version_that_tagged_it(tmp_path: Path) -> None:
     lake = Lake(tmp_path, PLAIN)
     registry = Shelf(TAGGED, PLAIN)

@@ -20,7 +20,7 @@ RULE = re.compile(r"[A-Z]+(_[A-Z]+)+")
 def rules() -> set[str]:
     """Every text of the code that looks like a rule's name, but for what a module exports."""
     files = [*(ROOT / "schemas" / "compatibility").glob("*.py")]
-    files += [ROOT / "schemas" / f"{name}.py" for name in ("evolution", "matching", "types")]
+    files += [ROOT / "schemas" / f"{name}.py" for name in ("evolution", "matching", "types", "verdicts")]
     found = set()
     for file in files:
         tree = ast.parse(file.read_text())

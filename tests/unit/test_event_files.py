@@ -103,8 +103,12 @@ def test_bad_json_lines_are_told_by_number_and_never_shown() -> None:
         '{"x": NaN}',
         f'{{"n": {"9" * 500}}}',
         "[" * 100_000,
+        '{"x": 1e400}',
+        f'{{"x": 1e{"9" * 30}}}',
+        f'{{"price": "1e{"9" * 30}"}}',
+        f'{{"x": 0.{"1" * 500}}}',
     )
-    assert [row.line for row in rows] == [1, *range(3, 15)]
+    assert [row.line for row in rows] == [1, *range(3, 19)]
     assert rows[0].event == {"id": "a"}
     assert bad(rows) == [
         "line 3: this is not JSON: Expecting ',' delimiter at column 21",
@@ -119,6 +123,10 @@ def test_bad_json_lines_are_told_by_number_and_never_shown() -> None:
         "line 12: NaN and Infinity are no JSON",
         "line 13: a number has too many digits",
         "line 14: the JSON is nested too deeply",
+        "line 15: x: the number does not fit into an Avro double",
+        "line 16: a number's exponent is too large",
+        "line 17: price: a number's exponent is too large",
+        "line 18: a number has too many digits",
     ]
 
 

@@ -290,6 +290,16 @@ def test_names_that_no_table_can_follow(old: list[Any], new: list[Any], expected
     assert found == ([expected] if expected else [("ALIAS_AMBIGUOUS", "a"), ("ALIAS_AMBIGUOUS", "b")])
 
 
+def test_a_name_of_other_case_is_told_how_it_stays_the_same_column() -> None:
+    before = parse(("Mail", "string"))
+    (refused,) = between(before, parse(("mail", "string"))).refused
+    assert refused.hint.endswith("or the alias Mail if it is the same")
+    assert diff(between(before, parse(alias("mail", "string", "Mail")))) == [("rename", "Mail", "mail")]
+    twins = step((), parse(("Mail", "string"), ("mail", "string")).record, frozenset())
+    assert twins.refused
+    assert all("alias" not in each.hint for each in twins.refused)
+
+
 def test_everything_that_is_refused_is_told_at_once() -> None:
     found = refusals([("a", "int"), ("b", "long")], [("a", "double"), ("b", "int"), ("B", "int")])
     assert found == [

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from headrace.schemas.lineage import fold
+from headrace.schemas.mask_lineage import tagged_columns
 from headrace.schemas.masks import Mask
 from headrace.schemas.policy import PiiPolicy
 from tests.support.lake import product_of, verdicts_of
@@ -89,6 +91,20 @@ def test_what_is_noted_names_no_column_that_is_not_masked() -> None:
     for number, expected in ((1, {"mail"}), (2, {"mail", "email"}), (3, {"email"})):
         verdicts = verdicts_of(product_of(TAKEN), MAIL, EMAIL, TAKEN, policy=POLICY)
         assert verdicts.masks.noted(verdicts.lineage, number).keys() == expected
+
+
+def test_what_is_tagged_is_a_column_whatever_it_is_called() -> None:
+    refused = schema_of(tagged("email", "int"), tagged("later", "string"))
+    versions = dict(enumerate((MAIL, EMAIL, TAKEN, refused, schema_of(field("later", ["null", "string"]))), 1))
+    lineage = fold([(number, schema.record) for number, schema in versions.items()], frozenset())
+    found = tagged_columns(versions, lineage)
+    assert [sorted(found[number]) for number in versions] == [
+        ["mail"],
+        ["email"],
+        ["email"],
+        ["email"],
+        ["email", "later"],
+    ]
 
 
 def test_a_contract_without_versions_masks_by_its_paths() -> None:

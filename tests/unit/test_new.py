@@ -126,6 +126,12 @@ def test_the_query_of_a_change_stream_quotes_what_sql_would_misread(root: Path) 
     assert 'PARTITION BY "select" ORDER BY' in readme
 
 
+@pytest.mark.parametrize("name", ["operation", "state", "operation_state"])
+def test_a_change_streams_own_types_take_no_products_name(root: Path, name: str) -> None:
+    made = place_of(f"shop/{name}", root).write(Answers(kind=Kind.CHANGE_STREAM)).product(f"shop.{name}")
+    assert made.contract.key == ("id",)
+
+
 @pytest.mark.parametrize("kind", [Kind.EVENT, Kind.CHANGE_STREAM])
 def test_a_product_of_any_kind_may_be_derived(root: Path, kind: Kind) -> None:
     answers = Answers(kind=kind, inputs=["shop.orders"])

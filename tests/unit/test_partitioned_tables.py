@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import math
 import uuid
@@ -11,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -269,3 +271,46 @@ def test_late_events_over_hundreds_of_partitions_are_a_file_each(tmp_path: Path)
     assert len(found) == 300
     assert {each.record_count for each in found} == {10}
     assert lake.count("true") == 3000
+
+
+def test_two_partitions_of_one_decimal_uuid_or_fixed_make_a_manifest_that_all_can_read(tmp_path: Path) -> None:
+    """Avro defines a named type once, and each of these is one in a manifest."""
+    fixed = {"type": "fixed", "name": "F", "size": 2}
+    kinds = {"fee": FIELDS["fee"], "due": FIELDS["fee"], "uid": FIELDS["uid"], "by": FIELDS["uid"]}
+    kinds |= {"one": fixed, "two": "F"}
+    members = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    lake = Lake(tmp_path, AvroSchema.parse(json.dumps({"type": "record", "name": "Event", "fields": members})))
+    lay_out(lake, [*((name, "identity") for name in kinds), ("fee", "truncate[50]")])
+    event = {
+        "fee": Decimal("1.25"),
+        "due": Decimal("2.50"),
+        "uid": b"u" * 16,
+        "by": b"b" * 16,
+        "one": b"11",
+        "two": b"22",
+    }
+    kind = pa.struct([arrow_field(field) for field in lake.table.schema().fields if field.name in kinds])
+    lake.add(pa.array([event], kind))
+    snapshot = lake.reload().current_snapshot()
+    assert snapshot is not None
+    (manifest,) = snapshot.manifests(lake.table.io)
+    with lake.table.io.new_input(manifest.manifest_path).open() as stream:
+        entries: list[Any] = list(fastavro.reader(io.BytesIO(stream.read())))
+    assert [entry["data_file"]["partition"]["due"] for entry in entries] == [Decimal("2.50")]
+    assert (planned(lake, "due > 3"), planned(lake, "due > 2")) == (0, 1)
+    assert lake.count("fee = 1.25 AND due = 2.5") == 1
+
+
+@pytest.mark.parametrize(("precision", "width"), [(9, 50), (18, 7), (38, 1000)])
+def test_the_lowest_decimal_is_rounded_down_to_a_digit_more(tmp_path: Path, precision: int, width: int) -> None:
+    fee = {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": 2}
+    schema = {"type": "record", "name": "Event", "fields": [{"name": "fee", "type": fee}]}
+    lake = Lake(tmp_path, AvroSchema.parse(json.dumps(schema)))
+    lay_out(lake, [("fee", f"truncate[{width}]")])
+    lowest = Decimal((1, (9,) * precision, -2))
+    values = [{"fee": lowest}, {"fee": Decimal("0.01")}, {"fee": lowest.copy_negate()}]
+    lake.add(pa.array(values, pa.struct([("fee", pa.decimal128(precision, 2))])))
+    assert [row["fee"] for row in lake.rows("fee")] == [each["fee"] for each in values]
+    assert lake.count("fee < 0") == 1
+    assert len(lake.table.scan(f"fee = {lowest}").to_arrow()) == 1
+    assert len(lake.table.scan("fee < 0").to_arrow()) == 1

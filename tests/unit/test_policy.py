@@ -60,10 +60,15 @@ def test_a_policy_needs_a_default_and_dotted_names(document: dict[str, object]) 
         ("owner.contact", False),
         ("owner.mail", True),
         ("owner", False),
+        ("items[].price", True),
+        ("by{}.price", True),
+        ("items", True),
+        ("itemset[].price", False),
     ],
 )
-def test_a_field_is_masked_with_the_record_that_it_lies_in(path: str, masked: bool) -> None:
-    assert is_masked(path, {"contact": Mask.REPLACE_WITH_NULL, "owner.mail": Mask.HMAC_SHA_256}) is masked
+def test_a_field_is_masked_with_the_record_list_or_map_that_it_lies_in(path: str, masked: bool) -> None:
+    masks = {"contact": Mask.REPLACE_WITH_NULL, "owner.mail": Mask.HMAC_SHA_256}
+    assert is_masked(path, {**masks, "items": Mask.REPLACE_WITH_NULL, "by": Mask.REPLACE_WITH_NULL}) is masked
 
 
 def test_every_mask_has_a_strength() -> None:

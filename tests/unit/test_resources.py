@@ -142,6 +142,13 @@ def test_a_products_topic_wants_what_its_contract_says() -> None:
             1000,
             [("change", "max.message.bytes 5 → 17384")],
         ),
+        # Kept for longer, larger, in more partitions: nobody's letters are deleted for that.
+        (there(3, retention_ms="-1", max_message_bytes="17385"), 1000, []),
+        (
+            there(1, retention_ms="60000", max_message_bytes="17384"),
+            1000,
+            [("change", f"retention.ms 60000 → {DEAD_LETTER_RETENTION_MS}")],
+        ),
     ],
 )
 def test_dead_letters(found: TopicThere | None, source_bytes: int | None, differences: list[tuple[str, str]]) -> None:

@@ -100,6 +100,19 @@ CASES: Sequence[tuple[str, TopicState, set[tuple[str, str]]]] = [
         {("unmasked-pii", "phone")},
     ),
     (
+        "the tagged column has another name, and its old one is another field's",
+        replace(
+            with_versions(FIRST, replace(SECOND, pii=("address",))),
+            lake=TableState(2, ("address",), (10, 20)),
+        ),
+        set(),
+    ),
+    (
+        "the tagged column has another name, and is not masked under it",
+        replace(with_versions(FIRST, replace(SECOND, pii=("address",))), lake=TableState(2, ("email",), (10, 20))),
+        {("unmasked-pii", "address")},
+    ),
+    (
         "the contract masks what no schema tags",
         replace(ORDERS, contract=replace(CONTRACT, masked=("email", "seat"))),
         {("unmasked-pii", "seat")},

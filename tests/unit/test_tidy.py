@@ -48,6 +48,7 @@ PURE = (
     "schemas/masks.py",
     "schemas/matching.py",
     "schemas/names.py",
+    "schemas/paths.py",
     "schemas/own_columns.py",
     "schemas/plain.py",
     "schemas/product.py",

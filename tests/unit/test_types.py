@@ -181,6 +181,12 @@ def test_names_are_reserved_at_the_top_alone() -> None:
     assert [path for path, *_ in unsupported(parse(("a", {"type": "array", "items": twins})))] == ["a[].X"]
 
 
+@pytest.mark.parametrize("name", ["_Kafka_Offset", "_PARTITION"])
+def test_names_of_the_tables_own_columns_are_reserved_in_any_case(name: str) -> None:
+    """SQL engines cannot tell them apart."""
+    assert [found.rule for found in refusals(parse((name, "int")))] == ["RESERVED_NAME"]
+
+
 DEFAULTS: list[tuple[Any, Any, bool]] = [
     ("int", 2**31 - 1, True),
     ("int", 2**31, False),
