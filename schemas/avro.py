@@ -79,7 +79,7 @@ class AvroSchema:
         if len(text) > MAX_SCHEMA_BYTES:
             raise SchemaError(f"the schema is larger than {MAX_SCHEMA_BYTES:,} characters", where=where)
         try:
-            document = json.loads(text, parse_constant=_no_constant)
+            document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
         except json.JSONDecodeError as error:
             place = f"line {error.lineno} column {error.colno}: {error.msg}"
             raise SchemaError(f"this is not JSON: {place}", where=where, hint="a schema is one JSON object") from None
@@ -130,6 +130,16 @@ class AvroSchema:
     def at(self, path: str) -> Field | None:
         """Return the field at a dotted path, None where there is none."""
         return next((field for found, field in self.walk() if found == path), None)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Take an object whose keys differ: of two equal ones a person may see the one, a tag say, and Avro the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.changes import RefusedChange, column_ids, column_paths, renumbered
 from headrace.schemas.evolution import Step, first_step, step
+from headrace.schemas.structs import Place, mixed, structs_of
 from headrace.schemas.types import record_refusals
 
 if TYPE_CHECKING:
@@ -82,11 +83,13 @@ def fold(versions: Iterable[tuple[int, Record]], nulled: frozenset[str]) -> Line
     steps: dict[int, Step] = {}
     last = 0
     waiting: dict[str, int] = {}
+    structs: dict[Place, str] = {}
     for number, record in versions:
         # An id is never given twice, not even after a version that was refused: ids tell what is the same field.
         first = last + 1
         made = step(columns, record, nulled, first_id=first) if columns else first_step(record, nulled, first_id=first)
-        made = _held_back(made, columns, record)
+        found = structs_of(record, made.placed)
+        made = _held_back(made, columns, record, mixed(structs, found))
         last = max([last, *made.placed.values(), *column_ids(made.columns)])
         again = {new: waiting[path] for path, new in made.placed.items() if new >= first and path in waiting}
         placed = {path: again.get(new, new) for path, new in made.placed.items()}
@@ -95,14 +98,16 @@ def fold(versions: Iterable[tuple[int, Record]], nulled: frozenset[str]) -> Line
             held = set(column_ids(columns))
             waiting |= {path: new for path, new in placed.items() if new not in held}
         else:
+            structs |= {place: sort for place, (sort, _) in found.items()}
             waiting = {path: old for path, old in waiting.items() if old not in placed.values()}
         columns = made.columns
     return Lineage(columns, steps)
 
 
-def _held_back(made: Step, columns: tuple[NestedField, ...], record: Record) -> Step:
-    """Return the step, refused if the version holds what no table can, whatever was there before."""
+def _held_back(made: Step, columns: tuple[NestedField, ...], record: Record, changed: Iterable[RefusedChange]) -> Step:
+    """Return the step, refused if the version holds what no table can, or structs of another sort than before."""
     faults = [RefusedChange(each.rule, each.path, "", "", each.what, each.hint) for each in record_refusals(record)]
+    faults += changed
     if not faults:
         return made
     told = {each.path for each in faults}

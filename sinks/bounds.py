@@ -1,4 +1,4 @@
-"""Bounds of texts in a data file's statistics. Pure.
+"""Bounds of texts in a data file's statistics.
 
 Iceberg keeps the first characters of a column's highest text, the last of them raised by one. pyiceberg 0.12 raises
 U+D7FF to a surrogate, which is no character: such a text would be written in no file, ever.

@@ -275,6 +275,11 @@ BROKEN: list[tuple[str, str, str]] = [
         json.dumps(record(("a", "[" * 300 + "]" * 300))).replace('"[', "[").replace(']"', "]"),
         "a union stands in a union",
     ),
+    (
+        "a key that stands twice",
+        json.dumps(record({"name": "a", "type": "int", "doc": "x"})).replace('"doc": "x"', '"doc": "x", "doc": "y"'),
+        "the key 'doc' stands twice",
+    ),
     ("two branches of one type", json.dumps(record(("a", ["long", "string", "long"]))), "a: the union has long twice"),
     (
         "two arrays in a union",

@@ -111,3 +111,24 @@ def test_a_first_version_that_is_refused_leaves_the_table_to_the_next() -> None:
     lineage = folded([("a", "int"), ("r", record(name="R"))], [("a", "int")])
     assert [refused.rule for refused in lineage.steps[1].refused] == ["EMPTY_STRUCT"]
     assert [(column.name, column.required) for column in lineage.columns] == [("a", True)]
+
+
+PERSON = record(("n", "int"), name="Person")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        (PERSON, [PERSON, "int"], "a"),
+        (["null", PERSON], ["null", PERSON, "int"], "a"),
+        (["null", PERSON, "int"], ["null", PERSON], "a"),
+        ({"type": "array", "items": PERSON}, {"type": "array", "items": [PERSON, "int"]}, "a[]"),
+        ({"type": "map", "values": [PERSON, "int"]}, {"type": "map", "values": PERSON}, "a{}"),
+        (record(("x", ["int", "string"]), name="R"), record(("x", record(("int", "int"), name="S")), name="R"), "a.x"),
+    ],
+)
+def test_a_record_does_not_become_a_branch_beside_its_own_fields(old: Any, new: Any, path: str) -> None:
+    lineage = folded([("a", old)], [("a", new)], [("a", old), ("b", "int")])
+    assert [(refused.rule, refused.path) for refused in lineage.steps[2].refused] == [("UNSUPPORTED_TYPE_CHANGE", path)]
+    assert not lineage.steps[3].refused
+    assert lineage.columns[0] == lineage.steps[1].columns[0]

@@ -54,6 +54,7 @@ PURE = (
     "schemas/product.py",
     "schemas/registered.py",
     "schemas/shapes.py",
+    "schemas/structs.py",
     "schemas/structure.py",
     "schemas/table_layout.py",
     "schemas/transforms.py",
