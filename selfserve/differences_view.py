@@ -33,6 +33,9 @@ def show_plan(plan: Plan, out: TextIO, *, as_json: bool) -> None:
     counts = _counts(plan)
     asked = f", {counts['destroy']} only with --allow-destroy" if counts["destroy"] else ""
     others = f", {counts['not done']} that apply does not do" if counts["not done"] else ""
+    if not (any(counts.values()) or plan.troubles):
+        say("nothing to do: all is as the files say", file=out)
+        return
     say(f"{counts['create']} to make, {counts['change']} to change{asked}{others}", file=out)
 
 

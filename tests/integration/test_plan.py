@@ -305,7 +305,7 @@ def test_a_table_that_is_made_anew_has_the_columns_of_all_versions(mesh: Mesh) -
 def test_the_command(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["--mesh", str(mesh.root), "--environment", "cluster"]
     assert main([*run, "plan"]) == 0
-    assert capsys.readouterr().out == "0 to make, 0 to change\n"
+    assert capsys.readouterr().out == "nothing to do: all is as the files say\n"
     with_fields(mesh, ORDERS, optional("gate"))
     with_properties(mesh, ORDERS, kafka_partitions=3)
     assert main([*run, "plan"]) == 2
