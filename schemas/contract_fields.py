@@ -19,7 +19,7 @@ from headrace.schemas.masks import Mask
 from headrace.schemas.names import ProductName
 from headrace.schemas.policy import choose
 from headrace.schemas.product import InputContract
-from headrace.schemas.structure import OWN_COLUMNS, below, differences, structure_of
+from headrace.schemas.structure import OWN_COLUMNS, differences, properties_in, structure_of
 from headrace.schemas.types import METADATA_NAMES
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def check_fields(properties: Sequence[ContractField], schema: AvroSchema, faults
 
     The table's own columns are no fields; what a contract may say of them is `contract_layout`'s to check.
     """
-    known = [path for path, _ in below({"properties": structure_of(schema.record)}, "")]
+    known = [path for path, _ in properties_in({"properties": structure_of(schema.record)}, "")]
     for found in properties:
         if found.path not in known and found.path not in METADATA_NAMES:
             near = difflib.get_close_matches(found.path, known, n=1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.avro_types import Array, Enum, Fixed, Map, Primitive, Record, Union, branch_record, optional_of
 from headrace.schemas.own_columns import METADATA_COLUMNS
+from headrace.schemas.paths import below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from headrace.schemas.avro_types import AvroType, Field
     from headrace.schemas.documents import Key
 
-__all__ = ["OWN_COLUMNS", "below", "differences", "structure_of"]
+__all__ = ["OWN_COLUMNS", "differences", "properties_in", "structure_of"]
 
 # The standard has no logical type of bytes: a string whose format is binary comes nearest.
 _BINARY = ("string", {"format": "binary"})
@@ -128,16 +129,16 @@ def _inside(avro_type: AvroType) -> dict[str, Any]:
             return {}
 
 
-def below(element: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def properties_in(element: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every property inside an element, with its path, parents before children."""
     for inner in element.get("properties", ()):
-        here = f"{path}.{inner['name']}" if path else str(inner["name"])
+        here = below(path, inner["name"])
         yield here, inner
-        yield from below(inner, here)
+        yield from properties_in(inner, here)
     if "items" in element:
-        yield from below(element["items"], f"{path}[]")
+        yield from properties_in(element["items"], f"{path}[]")
     if "map" in element:
-        yield from below(element["map"]["value"], f"{path}{{}}")
+        yield from properties_in(element["map"]["value"], f"{path}{{}}")
 
 
 def differences(

@@ -133,10 +133,3 @@ class Portion:
 def _slices(events: pa.RecordBatch, first: int, last: int, rows: int) -> Iterator[pa.RecordBatch]:
     for start in range(first, last, rows):
         yield events.slice(start, min(rows, last - start))
-
-
-def offset_of_last(piece: pa.RecordBatch | Poison) -> int:
-    """Return the offset of the last of a piece."""
-    if isinstance(piece, Poison):
-        return piece.offset
-    return int(piece.column(OFFSET)[-1].as_py())

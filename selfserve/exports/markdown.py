@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from headrace.schemas.structure import below, structure_of
+from headrace.schemas.structure import properties_in, structure_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ def _reading(product: Product) -> str:
 
 def _fields(product: Product) -> Iterator[tuple[str, ...]]:
     pii = product.schema.pii
-    for path, said in below({"properties": structure_of(product.schema.record)}, ""):
+    for path, said in properties_in({"properties": structure_of(product.schema.record)}, ""):
         personal = []
         if path in pii:
             personal.append(_code(pii[path] or "PII"))

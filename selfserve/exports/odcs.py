@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace.schemas.paths import below
 from headrace.schemas.structure import OWN_COLUMNS, structure_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _properties(
     given = {each["name"]: each for each in written or ()}
     fields = []
     for each in said:
-        here = f"{path}.{each['name']}" if path else str(each["name"])
+        here = below(path, each["name"])
         field = _element(given.pop(each["name"], {}), each, here, masks)
         if here in masks:
             field.setdefault("transformDescription", f"masked in the table: {masks[here]}")

@@ -19,7 +19,7 @@ from headrace.schemas.avro import AvroSchema
 from headrace.schemas.documents import parse
 from headrace.schemas.errors import MeshError
 from headrace.schemas.mesh import load_mesh
-from headrace.schemas.structure import below, differences, structure_of
+from headrace.schemas.structure import differences, properties_in, structure_of
 from headrace.selfserve.exports.formats import ExportFormat
 from headrace.selfserve.exports.product import exported
 from headrace.selfserve.exports.yaml_text import yaml_text
@@ -58,7 +58,7 @@ def complaints(text: str) -> list[str]:
 
 
 def properties_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {path: dict(said) for path, said in below(document["schema"][0], "")}
+    return {path: dict(said) for path, said in properties_in(document["schema"][0], "")}
 
 
 def test_every_product_s_document_is_the_standard_s(mesh: Mesh) -> None:
@@ -76,7 +76,7 @@ def test_the_standard_s_schema_would_say_what_is_wrong(mesh: Mesh) -> None:
 def test_it_says_what_the_schema_says(mesh: Mesh) -> None:
     document = yaml.safe_load(odcs(mesh, WIDE))
     found = properties_of(document)
-    fields = list(dict(below({"properties": structure_of(mesh.product(WIDE).schema.record)}, "")))
+    fields = list(dict(properties_in({"properties": structure_of(mesh.product(WIDE).schema.record)}, "")))
     assert list(found) == [*fields, "_kafka_timestamp"]
     assert found["price"]["physicalType"] == "decimal(9,2)"
     assert found["size"]["required"] is False
