@@ -407,9 +407,9 @@ def test_a_file_that_is_none_is_a_mistake(mesh: Mesh, tmp_path: Path, name: str)
 def test_a_broker_that_is_down_is_waited_for_and_then_told(mesh: Mesh) -> None:
     """Last in this file: it stops the servers and starts them again."""
     stack = stack_of(mesh.environment)
+    with Publisher(mesh, PRODUCT) as planes:
+        planes.publish(aircraft(1))
     publisher = Publisher(mesh, PRODUCT, delivery_timeout_s=1.0)
-    publisher.publish(aircraft(1))
-    publisher.flush()
     stack.down(lambda _: None)
     publisher.publish(aircraft(2))
     with pytest.raises(Unavailable, match="1 event was not delivered"):
