@@ -15,8 +15,9 @@ import numpy as np
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Stale, Unavailable
 from headrace.schemas.stamps import holdable
-from headrace.sinks.attempts import Entry, land_entry
+from headrace.sinks.attempts import land
 from headrace.sinks.commit import check_fence
+from headrace.sinks.draft import Draft
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import LastRows, read_ledger, stamps_of
 from headrace.streams.ledger import Accepted, Ledger, Range, gaps
@@ -116,7 +117,7 @@ def accept(catalog: Catalog, product: Product, found: Gaps, admin: Admin, now: d
         return None
     lost = {gap.partition: Accepted(gap.first, gap.end, int(now.timestamp())) for gap in found.gaps}
 
-    def decide(table: Table) -> Entry:
+    def decide(table: Table) -> Draft:
         ledger = read_ledger(table, product) or base.at_origin()
         topic = admin.topic(product.topic)
         if topic.id != ledger.topic_id:
@@ -129,9 +130,9 @@ def accept(catalog: Catalog, product: Product, found: Gaps, admin: Admin, now: d
                 where=f"table {product.name}",
                 hint=f"`headrace accept-gap {product.name}` shows what is missing now",
             ) from None
-        return Entry(ledger.accepting(lost))
+        return Draft(ledger.accepting(lost))
 
-    return land_entry(catalog, product, decide)
+    return land(catalog, product, decide)
 
 
 def _before_the_gaps(table: Table, product: Product, ledger: Ledger, partitions: Sequence[int]) -> Mapping[int, int]:

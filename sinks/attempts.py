@@ -16,15 +16,14 @@ from headrace.schemas.errors import Bug, HeadraceError, Unavailable
 from headrace.sinks.commit import has_landed, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from pyiceberg.catalog import Catalog
-    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
     from headrace.schemas.product import Product
     from headrace.sinks.commit import Staged
-    from headrace.streams.ledger import Ledger
+    from headrace.sinks.draft import Draft
 
 # Each conflict means that somebody else made progress, so a person's commit gets through before this many.
 _REPEATS = 20
@@ -62,18 +61,10 @@ class Attempts:
             raise doubt
         raise Bug(f"a commit failed in an unforeseen way ({type(doubt).__name__})") from doubt
 
-    def stage(
-        self,
-        table: Table,
-        files: Sequence[DataFile],
-        ledger: Ledger | None,
-        properties: Mapping[str, str] | None = None,
-        *,
-        beginning: bool = False,
-    ) -> Staged:
+    def stage(self, table: Table, draft: Draft) -> Staged:
         """Stage an attempt on a handle; see :func:`headrace.sinks.commit.stage`."""
         with catalog_errors(f"table {self.product.name}"):
-            staged = stage(table, files, ledger, properties, beginning=beginning)
+            staged = stage(table, draft)
         self._sent.append(staged.snapshot_id)
         return staged
 
@@ -86,23 +77,8 @@ class Attempts:
             self._doubt = error
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A snapshot without rows.
-
-    Attributes:
-        ledger: the ledger that it carries; None: it says nothing of it.
-        properties: the table's properties that its commit sets.
-        beginning: it says that the table has no ledger.
-    """
-
-    ledger: Ledger | None
-    properties: Mapping[str, str] = field(default_factory=dict)
-    beginning: bool = False
-
-
-def land_entry(catalog: Catalog, product: Product, decide: Callable[[Table], Entry | None]) -> int | None:
-    """Land a snapshot without rows, once, whatever happens to the requests; return its id.
+def land(catalog: Catalog, product: Product, decide: Callable[[Table], Draft | None]) -> int | None:
+    """Land a snapshot once, whatever happens to the requests; return its id.
 
     Args:
         catalog: the catalog of the product's domain.
@@ -120,8 +96,8 @@ def land_entry(catalog: Catalog, product: Product, decide: Callable[[Table], Ent
         if (landed := attempts.landed(table)) is not None:
             return landed
         attempts.raise_doubt()
-        entry = decide(table)
-        if entry is None:
+        draft = decide(table)
+        if draft is None:
             return None
-        attempts.send(table, attempts.stage(table, (), entry.ledger, entry.properties, beginning=entry.beginning))
+        attempts.send(table, attempts.stage(table, draft))
     raise Unavailable("others commit to the table all the time", where=f"table {product.name}", hint="try again")

@@ -2,38 +2,36 @@
 
 pyiceberg's ``Transaction.commit_transaction`` must not be used: its retries append again unguarded, and without
 retries it deletes the manifests of a commit that landed when the same request arrives twice. This module stages the
-snapshot, the ledger and the requirements, and the caller hands them to ``catalog.commit_table`` itself. It uses private
-parts of pyiceberg, which is why pyiceberg's version is pinned and tests/unit/test_commit.py checks what it relies on.
+snapshot, the ledger and the requirements, and the caller hands them to ``catalog.commit_table`` itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import (
     AssertCurrentSchemaId,
     AssertDefaultSpecId,
     AssertRefSnapshotId,
     AssertTableUUID,
+    RemoveSnapshotRefUpdate,
+    RemoveSnapshotsUpdate,
     SetPropertiesUpdate,
 )
-from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from headrace.schemas.errors import Bug, Stale
-from headrace.sinks import partition_types  # noqa: F401 - mends what manifests hold
+from headrace.sinks.snapshots import new_snapshot
 from headrace.streams.ledger import BEGINNING_KEY, PROPERTY_KEY, SUMMARY_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from pyiceberg.manifest import DataFile
-    from pyiceberg.table import Table, Transaction
-    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table import Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
+    from headrace.sinks.draft import Draft
     from headrace.streams.ledger import Ledger, Range
 
 
@@ -44,7 +42,7 @@ class Staged:
     Attributes:
         snapshot_id: the id that the snapshot will have: known before, so that its fate can be looked up afterwards.
         requirements: what must still hold of the table: its identity, the branch's head, the schema, the partitioning.
-        updates: the snapshot, the branch's new head, properties: the ledger's among them.
+        updates: the snapshot, the branch's new head, properties: the ledger's among them; what it removes.
     """
 
     snapshot_id: int
@@ -52,71 +50,56 @@ class Staged:
     updates: tuple[TableUpdate, ...]
 
 
-class _Handle:
-    """What a snapshot producer needs of a transaction, without the deep copies that pyiceberg's own makes."""
+def stage(table: Table, draft: Draft) -> Staged:
+    """Write a draft's manifests and return its commit.
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    @property
-    def table_metadata(self) -> TableMetadata:
-        return self._table.metadata
-
-
-def stage(
-    table: Table,
-    files: Sequence[DataFile],
-    ledger: Ledger | None,
-    properties: Mapping[str, str] | None = None,
-    *,
-    beginning: bool = False,
-) -> Staged:
-    """Write manifests and manifest list of an append to the branch ``main`` and return the commit.
-
-    Nothing is visible before the commit lands. No files make an empty append, because a position never moves without a
-    snapshot: commits of properties alone are not fenced.
+    Nothing is visible before the commit lands. A draft without files makes an empty append, because a position never
+    moves without a snapshot: commits of properties alone are not fenced.
 
     Args:
         table: the handle that the ledger's fence was checked on; the commit holds only if the table still is as here.
-        files: data files written for the handle's schema and partition spec.
-        ledger: the ledger after the batch. None: the table has none, or its own cannot be read, and the snapshot says
-            nothing of it, as another engine's; only for appends without files.
-        properties: properties of the table that the same commit sets.
-        beginning: the table has no ledger, which the snapshot says for the time when its parents are expired.
+        draft: what to commit.
 
     Raises:
         ProductStopped: if the ledger is too large.
+        Unavailable: if a file that is to be replaced is not there any more.
     """
-    if ledger is None and files:
+    if draft.ledger is None and (draft.files or draft.replaced):
         raise Bug("rows were to be committed without a ledger")
-    append = _MergeAppendFiles(
-        operation=Operation.APPEND,
-        transaction=cast("Transaction", _Handle(table)),
-        io=table.io,
-        branch=MAIN_BRANCH,
-        snapshot_properties=_summary(ledger, beginning=beginning),
-    )
-    for file in files:
-        append.append_data_file(file)
-    updates, requirements = append._commit()  # noqa: SLF001 - see the module's docstring
+    snapshot, updates = new_snapshot(table, draft, _summary(draft))
+    return Staged(snapshot.snapshot_id, _requirements(table, draft), (*updates, *_changes(draft, snapshot.snapshot_id)))
+
+
+def _requirements(table: Table, draft: Draft) -> tuple[TableRequirement, ...]:
     metadata = table.metadata
-    guards: dict[type[TableRequirement], TableRequirement] = {type(guard): guard for guard in requirements}
-    if AssertRefSnapshotId not in guards:
-        raise Bug("pyiceberg staged an append without a requirement on the branch's head")
-    guards[AssertTableUUID] = AssertTableUUID(uuid=metadata.table_uuid)
-    guards[AssertCurrentSchemaId] = AssertCurrentSchemaId.model_validate(
-        {"current-schema-id": metadata.current_schema_id}
+    head = metadata.refs.get(draft.branch)
+    return (
+        AssertTableUUID(uuid=metadata.table_uuid),
+        AssertRefSnapshotId.model_validate({"ref": draft.branch, "snapshot-id": head.snapshot_id if head else None}),
+        AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
+        AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
     )
-    guards[AssertDefaultSpecId] = AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id})
-    repeated = {} if ledger is None else {PROPERTY_KEY: ledger.to_json(snapshot_id=append.snapshot_id)}
-    set_properties = SetPropertiesUpdate(updates={**repeated, **(properties or {})})
-    return Staged(append.snapshot_id, tuple(guards.values()), (*updates, set_properties))
 
 
-def _summary(ledger: Ledger | None, *, beginning: bool) -> dict[str, str]:
-    if ledger is not None:
-        return {SUMMARY_KEY: ledger.to_json()}
-    return {BEGINNING_KEY: "true"} if beginning else {}
+def _changes(draft: Draft, snapshot_id: int) -> Iterator[TableUpdate]:
+    properties = dict(draft.properties)
+    # Other branches' snapshots are never expired, so their ledgers are not repeated.
+    if draft.ledger is not None and draft.branch == MAIN_BRANCH:
+        properties[PROPERTY_KEY] = draft.ledger.to_json(snapshot_id=snapshot_id)
+    if properties:
+        yield SetPropertiesUpdate(updates=properties)
+    for branch in draft.retired:
+        yield RemoveSnapshotRefUpdate.model_validate({"ref-name": branch})
+    # Last: a requirement on the head holds for all of it, so snapshots are never removed on a stale handle.
+    if draft.expired:
+        yield RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(draft.expired)})
+
+
+def _summary(draft: Draft) -> dict[str, str]:
+    notes = dict(draft.notes)
+    if draft.ledger is not None:
+        return notes | {SUMMARY_KEY: draft.ledger.to_json()}
+    return notes | ({BEGINNING_KEY: "true"} if draft.beginning else {})
 
 
 def has_landed(table: Table, snapshot_id: int) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Letter
+    from headrace.streams.ledger import Ledger
 
 # A broker that takes longer is down for a batch's purposes; the batch waits and the letters are sent again.
 _FLUSH_TIMEOUT_S = 30.0
@@ -51,7 +52,7 @@ class DeadLetters:
         )
         self._failure: KafkaError | None = None
 
-    def send(self, letters: Sequence[Letter], topic_id: str) -> None:
+    def send(self, letters: Sequence[Letter], ledger: Ledger) -> None:
         """Send letters and wait until the broker has acknowledged them all.
 
         Raises:
@@ -67,7 +68,7 @@ class DeadLetters:
                         topic,
                         value=letter.value,
                         key=letter.key,
-                        headers=self._headers(letter, topic_id),
+                        headers=self._headers(letter, ledger.topic_id),
                         on_delivery=self._delivered,
                     )
                     break

@@ -18,7 +18,8 @@ from pyiceberg.table.update import AssertTableUUID, RemovePropertiesUpdate, SetP
 
 from headrace.schemas.catalog import catalog_errors, load_table
 from headrace.schemas.errors import Held, ProductStopped, Unavailable
-from headrace.sinks.attempts import Entry, land_entry
+from headrace.sinks.attempts import land
+from headrace.sinks.draft import Draft
 from headrace.streams.history import read_ledger
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def hold(catalog: Catalog, product: Product, reason: str, now: datetime) -> Hold
     before: Hold | None = None
     text = Hold(_readable(reason), now).to_json()
 
-    def decide(table: Table) -> Entry | None:
+    def decide(table: Table) -> Draft | None:
         nonlocal before
         before = hold_of(table)
         if before is not None:
@@ -118,13 +119,15 @@ def hold(catalog: Catalog, product: Product, reason: str, now: datetime) -> Hold
             ledger = read_ledger(table, product)
         except ProductStopped:
             # Its sink stands still anyway. A snapshot that says nothing of the ledger changes nothing about it.
-            return Entry(None, {HOLD_PROPERTY: text})
-        return Entry(ledger.adding_nothing() if ledger else None, {HOLD_PROPERTY: text}, beginning=ledger is None)
+            return Draft(None, properties={HOLD_PROPERTY: text})
+        return Draft(
+            ledger.adding_nothing() if ledger else None, properties={HOLD_PROPERTY: text}, beginning=ledger is None
+        )
 
     if _without_branch(load_table(catalog, product)):
         # A snapshot would make a new branch, without the rows of the one that somebody has removed.
         return _change(catalog, product, SetPropertiesUpdate(updates={HOLD_PROPERTY: text}), held=True)
-    land_entry(catalog, product, decide)
+    land(catalog, product, decide)
     return before
 
 

@@ -20,11 +20,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from pyiceberg.table.refs import MAIN_BRANCH
+
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
 from headrace.sinks.attempts import Attempts
 from headrace.sinks.commit import check_fence
+from headrace.sinks.draft import Draft
 from headrace.sinks.evolution import REFUSED_VERSION
 from headrace.sinks.files import write_rows
 from headrace.sinks.hold import check_not_held
@@ -64,8 +67,8 @@ class Step(StrEnum):
 class Post(Protocol):
     """Where dead letters go."""
 
-    def send(self, letters: Sequence[Letter], topic_id: str) -> None:
-        """Send letters; return when all are acknowledged."""
+    def send(self, letters: Sequence[Letter], ledger: Ledger) -> None:
+        """Send letters of the topic and the generation that a ledger names; return when all are acknowledged."""
         ...
 
 
@@ -88,6 +91,11 @@ class Landed:
     newest_s: float | None
 
 
+def nothing_expires(_table: Table, /) -> tuple[int, ...]:
+    """Every snapshot is kept."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a landing works with.
@@ -98,6 +106,8 @@ class Desk:
         post: where dead letters go.
         shape: how events become rows of the table as it is now (it may have followed another version meanwhile).
         topic_id: asks Kafka for the topic's id.
+        branch: the branch that batches go to. A hold keeps `main` as it is, and no other.
+        expire: says which snapshots an append's commit removes.
     """
 
     product: Product
@@ -105,6 +115,13 @@ class Desk:
     post: Post
     shape: Callable[[Table], Shape]
     topic_id: Callable[[], str]
+    branch: str = MAIN_BRANCH
+    expire: Callable[[Table], tuple[int, ...]] = nothing_expires
+
+    @property
+    def on_main(self) -> bool:
+        """Whether batches go to the branch that everybody reads."""
+        return self.branch == MAIN_BRANCH
 
 
 @dataclass(slots=True)
@@ -142,7 +159,7 @@ class Landing:
         self._refuse_flood()
         if self.letters and not self._posted:
             yield Step.LETTERS
-            self.desk.post.send(self.letters, self.base.topic_id)
+            self.desk.post.send(self.letters, self.base)
             self._posted = True
         for _ in range(_REPEATS):
             yield Step.RELOAD
@@ -150,7 +167,8 @@ class Landing:
             if self._settle(table):
                 yield Step.LANDED
                 return
-            check_not_held(table, self.desk.product)
+            if self.desk.on_main:
+                check_not_held(table, self.desk.product)
             ledger = self._fenced(table)
             self._attempts.raise_doubt()
             if self._written is None or not self._written.fits(table):
@@ -202,7 +220,7 @@ class Landing:
 
     def _fenced(self, table: Table) -> Ledger:
         # A table without a ledger holds nothing, whatever the worker started from: it may have been made anew since.
-        ledger = read_ledger(table, self.desk.product) or self.base.at_origin()
+        ledger = read_ledger(table, self.desk.product, self.desk.branch) or self.base.at_origin()
         topic_id = self.desk.topic_id()
         if topic_id != ledger.topic_id:
             raise topic_made_anew(self.desk.product, ledger.topic_id, topic_id)
@@ -216,6 +234,7 @@ class Landing:
     def _stage(self, table: Table, ledger: Ledger) -> Staged:
         files = self._written.files if self._written else ()
         after = ledger.advanced(self.ranges)
-        staged = self._attempts.stage(table, files, after)
+        draft = Draft(after, files, branch=self.desk.branch, expired=self.desk.expire(table))
+        staged = self._attempts.stage(table, draft)
         self._after[staged.snapshot_id] = after
         return staged

@@ -19,7 +19,8 @@ import numpy as np
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Bug, DamagedLedger, ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
-from headrace.sinks.attempts import Entry, land_entry
+from headrace.sinks.attempts import land
+from headrace.sinks.draft import Draft
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import last_rows, read_ledger, stamps_of
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position
@@ -112,7 +113,7 @@ def land_repair(catalog: Catalog, product: Product, plan: Repair, admin: Admin) 
         ProductStopped: the topic was made anew since.
     """
 
-    def decide(table: Table) -> Entry:
+    def decide(table: Table) -> Draft:
         topic = admin.topic(product.topic)
         if topic.id != plan.new.topic_id:
             raise topic_made_anew(product, plan.new.topic_id, topic.id)
@@ -122,9 +123,9 @@ def land_repair(catalog: Catalog, product: Product, plan: Repair, admin: Admin) 
                 where=f"table {product.name}",
                 hint=f"`headrace ledger repair {product.name}` looks again",
             )
-        return Entry(plan.new)
+        return Draft(plan.new)
 
-    landed = land_entry(catalog, product, decide)
+    landed = land(catalog, product, decide)
     if landed is None:
         raise Bug("a repair ended without a snapshot")
     return landed

@@ -20,6 +20,7 @@ from headrace.sinks.landing import Landed, Landing
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.release import Release
 from headrace.sinks.stops import gap, topic_made_anew
+from headrace.sinks.upkeep.part import no_upkeep
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import Ledger, gaps
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from headrace.sinks.decoding import Decoding
     from headrace.sinks.landing import Desk, Step
     from headrace.sinks.patience import Patience
+    from headrace.sinks.upkeep.part import Submit, Upkeep
     from headrace.streams.admin import Admin
     from headrace.streams.frames import Frame
     from headrace.streams.reader import Polled, Reader, Rebalance
@@ -58,7 +60,8 @@ class Works:
 
     ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
     commit and the seconds from the batch's turn to land until then, waits included. ``abandon`` is set when the session
-    ends: from then on nothing waits any longer.
+    ends: from then on nothing waits any longer. ``upkeep`` is opened with the session, is told each commit, and is
+    closed with the session; what it hands in is done between two landings.
     """
 
     product: Product
@@ -70,6 +73,7 @@ class Works:
     observe: Callable[[Step], None]
     landed: Callable[[Landed, float], None]
     abandon: Event
+    upkeep: Callable[[Submit], Upkeep] = no_upkeep
 
 
 class Session:
@@ -100,6 +104,7 @@ class Session:
         self._landing_since_s = 0.0
         self._grace_s = REVOKE_S
         self._pipeline = Pipeline(f"land-{works.product.name}")
+        self._upkeep = works.upkeep(self._pipeline.submit)
         self._reader = open_reader(self)
 
     def __enter__(self) -> Self:
@@ -109,6 +114,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._abandon.set()
+        self._upkeep.close()
         self._batch = Batch({})
         # The reader is left first: its revocation finds nothing to land, and others take over sooner.
         self._reader.close()
@@ -157,12 +163,12 @@ class Session:
                 hint="it is asked again",
             )
         table = load_table(self._works.desk.catalog, product)
-        ledger = read_ledger(table, product) or Ledger.begin(topic.id, lows)
+        ledger = read_ledger(table, product, self._works.desk.branch) or Ledger.begin(topic.id, lows)
         if ledger.topic_id != topic.id:
             raise topic_made_anew(product, ledger.topic_id, topic.id)
         for partition, first, low in gaps(ledger, {partition: lows[partition] for partition in partitions}):
             raise gap(product, partition, first, low)
-        if self._release.needed(table):
+        if self._works.desk.on_main and self._release.needed(table):
             # What is not read cannot be dropped by a rebalance: workers of a held product leave each other in peace.
             self._reader.pause()
         self._base = self._ledger = ledger
@@ -237,6 +243,7 @@ class Session:
         landed = landing.result()
         self._ledger = landed.ledger
         self._works.landed(landed, time.monotonic() - self._landing_since_s)
+        self._upkeep.landed(landed, self._batch.positions.keys())
         return landed
 
     def _drain(self, timeout_s: float) -> None:
@@ -290,5 +297,5 @@ class Session:
             return False
         self._look_s = now_s + LOOK_S
         product = self._works.product
-        self._ledger = read_ledger(load_table(self._works.desk.catalog, product), product)
+        self._ledger = read_ledger(load_table(self._works.desk.catalog, product), product, self._works.desk.branch)
         return targets.held_by(self._ledger)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pyiceberg.table.refs import MAIN_BRANCH
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import DamagedLedger
@@ -45,8 +46,8 @@ class LastRows:
     offsets: Mapping[int, int]
 
 
-def read_ledger(table: Table, product: Product) -> Ledger | None:
-    """Return what the table holds of its topic; None: nothing was ever committed.
+def read_ledger(table: Table, product: Product, branch: str = MAIN_BRANCH) -> Ledger | None:
+    """Return what a branch of the table holds of its topic; None: nothing was ever committed.
 
     Raises:
         DamagedLedger: if it cannot be read, or if the history was expired by others and the table's property
@@ -54,20 +55,21 @@ def read_ledger(table: Table, product: Product) -> Ledger | None:
         ProductStopped: if a newer headrace wrote it.
         Unavailable: if storage does not answer.
     """
-    found = find_ledger(table, product)
+    found = find_ledger(table, product, branch)
     return found.ledger if found else None
 
 
-def find_ledger(table: Table, product: Product) -> Found | None:
-    """Return the table's ledger with the place where it stands; None: nothing was ever committed.
+def find_ledger(table: Table, product: Product, branch: str = MAIN_BRANCH) -> Found | None:
+    """Return a branch's ledger with the place where it stands; None: nothing was ever committed.
 
     Raises:
         DamagedLedger, ProductStopped, Unavailable: as `read_ledger`.
     """
     metadata = table.metadata
     try:
-        found = walk(metadata.current_snapshot(), metadata.snapshot_by_id)
-        if metadata.current_snapshot() is None and metadata.next_sequence_number() > 1:
+        head = metadata.snapshot_by_name(branch)
+        found = walk(head, metadata.snapshot_by_id)
+        if head is None and metadata.next_sequence_number() > 1:
             # Somebody has removed the branch: the table is not new, and its rows are not there to be seen.
             found = Walk(None, whole=False)
         if found.ledger is not None:

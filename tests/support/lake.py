@@ -20,6 +20,7 @@ from headrace.schemas.registered import RegisteredSchema
 from headrace.schemas.verdicts import Verdicts
 from headrace.sinks.batch import Chunk
 from headrace.sinks.commit import stage
+from headrace.sinks.draft import Draft
 from headrace.sinks.evolution import follow
 from headrace.sinks.files import Shape, Written, write_rows
 from headrace.sinks.tables import ensure_table
@@ -88,7 +89,7 @@ class Lake:
         start = self.ledger.next(0)
         after = self.ledger.advanced({0: Range(start, start + rows, start + rows - 1 if rows else None)})
         files = written.files if written is not None else ()
-        return stage(self.table, files, after), after
+        return stage(self.table, Draft(after, files)), after
 
     def send(self, staged: Staged) -> None:
         """Send a commit."""

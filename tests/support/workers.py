@@ -47,9 +47,9 @@ class Mailbox:
 
     letters: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def send(self, letters: Sequence[Letter], topic_id: str) -> None:
+    def send(self, letters: Sequence[Letter], ledger: Ledger) -> None:
         """Keep letters."""
-        self.letters += [(topic_id, letter.partition, letter.offset) for letter in letters]
+        self.letters += [(ledger.topic_id, letter.partition, letter.offset) for letter in letters]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pyiceberg.transforms import IdentityTransform
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import Bug, ProductStopped, Stale
 from headrace.sinks.commit import check_fence, has_landed, stage
+from headrace.sinks.draft import Draft
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position, Range
 from tests.support.lake import TABLE, TOPIC_ID, Lake
 
@@ -241,7 +242,7 @@ def test_an_empty_append_can_be_the_first(lake: Lake) -> None:
 
 def test_an_append_without_rows_may_say_nothing_of_the_ledger(lake: Lake) -> None:
     lake.add(events(1))
-    staged = stage(lake.table, [], None, {"headrace.note": "set"})
+    staged = stage(lake.table, Draft(None, properties={"headrace.note": "set"}))
     lake.send(staged)
     assert SUMMARY_KEY not in summary_of(lake, staged.snapshot_id)
     assert lake.table.properties["headrace.note"] == "set"
@@ -253,7 +254,7 @@ def test_rows_never_go_without_a_ledger(lake: Lake) -> None:
     written = lake.write(events(1))
     assert written.files
     with pytest.raises(Bug):
-        stage(lake.table, written.files, None)
+        stage(lake.table, Draft(None, written.files))
 
 
 def test_manifests_are_merged(lake: Lake) -> None:
@@ -270,7 +271,7 @@ def test_manifests_are_merged(lake: Lake) -> None:
 def test_a_ledger_that_is_too_large_is_refused_before_anything_is_sent(lake: Lake) -> None:
     large = Ledger(TOPIC_ID, 1, {p: Position(10**15, 10**15) for p in range(2_000)}, {}, {})
     with pytest.raises(ProductStopped):
-        stage(lake.table, [], large)
+        stage(lake.table, Draft(large))
     assert lake.reload().current_snapshot() is None
 
 

@@ -11,6 +11,7 @@ from pyiceberg.table.update import RemovePropertiesUpdate, RemoveSnapshotRefUpda
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.errors import DamagedLedger, ProductStopped
 from headrace.sinks.commit import stage
+from headrace.sinks.draft import Draft
 from headrace.streams.history import Found, LastRows, find_ledger, last_commit, last_rows, read_ledger, stamps_of
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Accepted, Ledger, Position
 from tests.support.lake import Lake
@@ -194,7 +195,7 @@ def test_the_last_commit_is_a_batch_s_whatever_came_on_top_of_it(lake: Lake) -> 
     # An accepted gap, a hold, another engine's compaction.
     for ledger in (lake.ledger.accepting({0: Accepted(2, 5, 1)}), lake.ledger.adding_nothing()):
         lake.reload()
-        lake.send(stage(lake.table, (), ledger))
+        lake.send(stage(lake.table, Draft(ledger)))
     foreign_append(lake, 0, 50)
     commit = last_commit(lake.reload())
     assert commit is not None
@@ -206,6 +207,6 @@ def test_the_last_commit_is_a_batch_s_whatever_came_on_top_of_it(lake: Lake) -> 
 
 def test_where_the_last_commit_was_expired_there_is_none(lake: Lake) -> None:
     lake.add(events(1))
-    lake.send(stage(lake.table, (), lake.ledger.adding_nothing()))
+    lake.send(stage(lake.table, Draft(lake.ledger.adding_nothing())))
     expire_all_but_the_head(lake)
     assert last_commit(lake.reload()) is None

@@ -18,6 +18,7 @@ from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.masking import Masker
 from headrace.sinks.batch import Chunk
 from headrace.sinks.commit import stage
+from headrace.sinks.draft import Draft
 from headrace.sinks.files import Shape, write_rows
 from headrace.streams import past
 from headrace.streams.past import Axis, Extent, Past
@@ -50,7 +51,7 @@ def add(lake: Lake, partition: int, offsets: Iterable[int], *, schema_id: int = 
     )
     shape = Shape(lake.product, lake.reader.record, Masker({}, b"key"), key_masked=False)
     written = write_rows(lake.table, shape.rows(lake.table, [chunk], 1), lake.product)
-    lake.send(stage(lake.table, written.files, lake.ledger))
+    lake.send(stage(lake.table, Draft(lake.ledger, written.files)))
     lake.reload()
 
 
