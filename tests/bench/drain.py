@@ -30,6 +30,8 @@ from tests.support.meshes import ORDERS, Cluster, encoded, write_mesh
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from headrace.schemas.mesh import Mesh
+
 EVENT = {
     "type": "record",
     "name": "Order",
@@ -51,24 +53,7 @@ def fill(cluster: Cluster, root: Path, prefix: str, count: int) -> None:
     """Send the events: a few thousand different ones, over and over."""
     mesh = cluster.applied(root, prefix=prefix, schemas={ORDERS: EVENT})
     product = mesh.product(ORDERS)
-    with Registry(mesh.environment.registry_config()) as registry:
-        registered = registry.lookup(product.subject, product.schema)
-    assert registered is not None
-    events = [
-        encoded(
-            product.schema,
-            registered.id,
-            {
-                "id": f"order-{number:012d}-{number * 7919:020d}",
-                "customer": number * 104_729,
-                "amount": number * 0.07,
-                "currency": ("EUR", "USD", "GBP")[number % 3],
-                "placed_at": 1_700_000_000_000_000 + number * 1_000,
-                "note": f"note {number} for the courier" if number % 4 else None,
-            },
-        )
-        for number in range(5_000)
-    ]
+    events = some_events(mesh)
     print(f"{count:,} events of {statistics.mean(map(len, events)):.0f} bytes", flush=True)
     producer = Producer(
         {**mesh.environment.kafka_config(), "linger.ms": 20, "queue.buffering.max.messages": 500_000, "acks": "all"}
@@ -83,6 +68,29 @@ def fill(cluster: Cluster, root: Path, prefix: str, count: int) -> None:
         if not number % 10_000:
             producer.poll(0)
     assert producer.flush(60) == 0
+
+
+def some_events(mesh: Mesh) -> list[bytes]:
+    """Return 5,000 different events of an applied mesh of `EVENT`, in the wire format."""
+    product = mesh.product(ORDERS)
+    with Registry(mesh.environment.registry_config()) as registry:
+        registered = registry.lookup(product.subject, product.schema)
+    assert registered is not None
+    return [
+        encoded(
+            product.schema,
+            registered.id,
+            {
+                "id": f"order-{number:012d}-{number * 7919:020d}",
+                "customer": number * 104_729,
+                "amount": number * 0.07,
+                "currency": ("EUR", "USD", "GBP")[number % 3],
+                "placed_at": 1_700_000_000_000_000 + number * 1_000,
+                "note": f"note {number} for the courier" if number % 4 else None,
+            },
+        )
+        for number in range(5_000)
+    ]
 
 
 def bare(bootstrap: str, topic: str, count: int, settings: Mapping[str, str]) -> float:
