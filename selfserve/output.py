@@ -51,7 +51,8 @@ __all__ = [
 TABLE_ROWS = 1_000
 # Wide enough for any row: without a terminal, nothing is folded or cut.
 _UNBOUNDED = 1_000_000
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Control characters; and those that end a line, or turn the order of what stands around them (Unicode TR 36, 3.1.2).
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -183,7 +184,7 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
         char = match.group()
         if keep_lines and char == "\n":
             return char
-        return _SHORT_ESCAPES.get(char, f"\\x{ord(char):02x}")
+        return _SHORT_ESCAPES.get(char) or (f"\\x{ord(char):02x}" if char < "\u0100" else f"\\u{ord(char):04x}")
 
     return _CONTROL.sub(escape, text)
 
