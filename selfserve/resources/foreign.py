@@ -43,7 +43,8 @@ def foreign_versions(
             old=f"{version.version} (schema id {version.schema_id})",
             why="it is not the contract's schema, and no apply has registered it",
             next=f"where the table can follow it, put it into {product.name}'s schema.avsc, then headrace apply; or "
-            f"delete version {version.version} of {product.subject} in the registry, softly: its number must not come again",
+            f"delete version {version.version} of {product.subject} in the registry, softly: "
+            "its number must not come again",
         )
         for version in versions
         if not version.deleted and version.schema_id not in known
