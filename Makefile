@@ -13,7 +13,7 @@ PIP_INSTALL = { $(BIN)/python -m pip install --disable-pip-version-check --const
 	|| touch $(VENV)/.failed; } | awk '/^(Collecting|Building)/ { print "  " $$2; fflush() } /^Successfully/ { print; fflush() }'; \
 	test ! -e $(VENV)/.failed
 
-.PHONY: demo test test-fast lint format bench clean help
+.PHONY: demo test test-fast faults soak lint format bench clean help
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,8 +22,14 @@ demo: $(VENV)/.demo ## stream real events through a mesh of four domains and ans
 	@$(BIN)/python examples/airline/demo.py
 
 # Tests wait for servers more than they compute: three at a time on two cores.
-test: $(VENV)/.test ## run the whole test suite
-	@$(BIN)/python -m pytest -n 3 --durations 25
+test: $(VENV)/.test ## run the tests: units, and whole paths over real servers
+	@$(BIN)/python -m pytest -n 3 --durations 25 tests/unit tests/integration
+
+faults: $(VENV)/.test ## run the fault suite: crashes, outages, storms; after each, verify proves that nothing is lost or doubled
+	@$(BIN)/python -m pytest -n 3 --durations 25 tests/faults tests/outages
+
+soak: $(VENV)/.test ## run the fault suite's long form: a hundred kills, minutes of outage, 100 million rows; takes an hour
+	@$(BIN)/python -m pytest -s tests/soak
 
 test-fast: $(VENV)/.test ## run the unit tests only
 	@$(BIN)/python -m pytest -n 2 tests/unit

@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
-from headrace.schemas.catalog import catalog_errors, identifier_of, open_catalog
+from headrace.schemas.catalog import catalog_errors, open_catalog
 from headrace.schemas.errors import Bug, NoSuchName, QueryError, SettingsError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -81,9 +82,15 @@ class Duck:
     Args:
         products: the products that the session knows.
         locate: returns the place of a product's current table metadata; raises what a catalog raises.
+        settings: DuckDB's own settings beyond headrace's, by name.
     """
 
-    def __init__(self, products: Iterable[ProductName], locate: Callable[[ProductName], str]) -> None:
+    def __init__(
+        self,
+        products: Iterable[ProductName],
+        locate: Callable[[ProductName], str],
+        settings: Mapping[str, str | bool | int | float | list[str]] = MappingProxyType({}),
+    ) -> None:
         self._locate = locate
         self._attached: set[ProductName] = set()
         # Queries run on a thread of their own, so that Ctrl-C reaches the main thread while DuckDB works.
@@ -91,7 +98,7 @@ class Duck:
         self._working = Lock()
         self._closed = False
         with duck_errors():
-            self._connection = duckdb.connect(":memory:", config=_CONFIG)
+            self._connection = duckdb.connect(":memory:", config={**_CONFIG, **settings})
             for extension in _EXTENSIONS:
                 self._connection.execute(f"LOAD {_text(str(_extension_file(extension)))}")
             self._connection.execute("SET TimeZone='UTC'")
@@ -120,8 +127,12 @@ class Duck:
             ) from error
         self._attached.add(product)
 
-    def query(self, sql: str) -> Answer | None:
+    def query(self, sql: str, batch_rows: int = _BATCH_ROWS) -> Answer | None:
         """Run one or more statements; return the rows of the last one, None if it has none.
+
+        Args:
+            sql: the statements.
+            batch_rows: how many rows each of the answer's batches has at most.
 
         Raises:
             NoSuchName: if the query names what is not there.
@@ -136,7 +147,7 @@ class Duck:
         carried = relation
         if not all(_carried(column) for column in types):
             carried = self._run(lambda: relation.project(_as_text(columns, types)))
-        reader = self._run(lambda: carried.to_arrow_reader(_BATCH_ROWS))
+        reader = self._run(lambda: carried.to_arrow_reader(batch_rows))
         return Answer(columns, types, self._batches(reader))
 
     def close(self) -> None:
@@ -173,15 +184,18 @@ class Duck:
 
 
 def tables_of(mesh: Mesh) -> Duck:
-    """Return a session over the mesh's tables. Catalogs are opened when the first of their tables is attached."""
+    """Return a session over the mesh's tables, those of dead letters too (`dead_letter_table_of`).
+
+    Catalogs are opened when the first of their tables is attached.
+    """
     catalogs: dict[str, Catalog] = {}
 
     def locate(name: ProductName) -> str:
-        product = mesh.product(str(name))
         if name.domain not in catalogs:
-            catalogs[name.domain] = open_catalog(mesh.environment, mesh.domain_of(product))
+            domain = next(each for each in mesh.all_domains if each.name == name.domain)
+            catalogs[name.domain] = open_catalog(mesh.environment, domain)
         with catalog_errors(f"table {name}"):
-            return str(catalogs[name.domain].load_table(identifier_of(product)).metadata_location)
+            return str(catalogs[name.domain].load_table((name.domain, name.product)).metadata_location)
 
     return Duck((product.name for product in mesh.all_products), locate)
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import Message
 
-from headrace.governance.proof import Marks
-from headrace.schemas.errors import Unavailable
+from headrace.governance.marks import Marks
 from headrace.schemas.stamps import holdable
-from headrace.streams.kafka import CONSUME_ROWS, NEWS, Problems, client_config, open_consumer
+from headrace.streams.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from confluent_kafka import Consumer, KafkaError, Message
-
-    from headrace.governance.proof import Longs
+    from headrace.governance.marks import Longs
     from headrace.streams.admin import Topic, Watermarks
 
-_CONSUME_S = 0.5
-# A broker that restarts is back within this; one that is gone should be told of before a person gives up.
-PATIENCE_S = 30.0
-_GROUP = "headrace.verify"
+__all__ = ["GROUP", "marks_of", "read_letters", "read_marks"]
+
+GROUP = "headrace.verify"
+# So many events are compared at once: enough for numpy, and 1 MiB.
+_PIECE_ROWS = 65_536
+# A message that was read has an offset; only one that is still to be sent has none.
+_OFFSET = cast("Callable[[Message], int]", Message.offset)
 
 
 def read_marks(config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Watermarks]) -> Mapping[int, Marks]:
@@ -39,17 +39,26 @@ def read_marks(config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Wat
         SettingsError: if the broker refuses the credentials.
         UserError: if a right is missing.
     """
-    offsets: dict[int, array[int]] = defaultdict(lambda: array("q"))
-    stamps: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    found: defaultdict[int, _Gathered] = defaultdict(_Gathered)
+    with Scan(config, topic.name, GROUP) as scan:
+        for partition, messages in scan.stretches(bounds):
+            found[partition].add(messages)
+    return {partition: found[partition].marks() for partition in bounds}
 
-    def take(message: Message) -> None:
-        partition, offset = message.partition(), message.offset()
-        if partition is not None and offset is not None:
-            offsets[partition].append(offset)
-            stamps[partition].append(message.timestamp()[1])
 
-    _read(config, topic, bounds, take)
-    return {partition: Marks(_longs(offsets[partition]), _stamps(stamps[partition])) for partition in bounds}
+def marks_of(scan: Scan, partition: int, bound: Watermarks) -> Iterator[Marks]:
+    """Yield what `read_marks` returns of one partition, piece by piece, in the order of offsets.
+
+    Raises:
+        Unavailable, SettingsError, UserError: as `read_marks`.
+    """
+    gathered = _Gathered()
+    for _, messages in scan.stretches({partition: bound}):
+        gathered.add(messages)
+        if len(gathered.offsets) >= _PIECE_ROWS:
+            yield gathered.marks()
+            gathered = _Gathered()
+    yield gathered.marks()
 
 
 def read_letters(
@@ -57,20 +66,37 @@ def read_letters(
 ) -> Mapping[int, Longs]:
     """Read the offsets of a topic's dead letters by the partition they came from, repeats included.
 
-    Letters of an earlier topic of the same name, and messages that are no letters, are left out.
+    Letters of an earlier topic of the same name, and messages that are no letters, are left out. Holds 8 bytes a
+    letter.
 
     Raises:
         Unavailable, SettingsError, UserError: as `read_marks`.
     """
-    found: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    found: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
+    with Scan(config, letters.name, GROUP) as scan:
+        for _, messages in scan.stretches(bounds):
+            for message in messages:
+                place = _place(dict(message.headers() or ()), topic.id)
+                if place is not None:
+                    found[place[0]].append(place[1])
+    return {partition: np.frombuffer(offsets, np.int64) for partition, offsets in found.items()}
 
-    def take(message: Message) -> None:
-        place = _place(dict(message.headers() or ()), topic.id)
-        if place is not None:
-            found[place[0]].append(place[1])
 
-    _read(config, letters, bounds, take)
-    return {partition: _longs(offsets) for partition, offsets in found.items()}
+class _Gathered:
+    """Messages of one partition as two columns."""
+
+    def __init__(self) -> None:
+        self.offsets: array[int] = array("q")
+        self._stamps: array[int] = array("q")
+
+    def add(self, messages: Sequence[Message]) -> None:
+        # No line of Python for a message: this is what the proof of a large table waits for.
+        self.offsets.extend(map(_OFFSET, messages))
+        self._stamps.extend(map(itemgetter(1), map(Message.timestamp, messages)))
+
+    def marks(self) -> Marks:
+        offsets, stamps = np.array(self.offsets, np.int64), np.array(self._stamps, np.int64)
+        return Marks(offsets, np.where(holdable(stamps), stamps, -1))
 
 
 def _place(headers: Mapping[str, str | bytes | None], topic_id: str) -> tuple[int, int] | None:
@@ -81,88 +107,3 @@ def _place(headers: Mapping[str, str | bytes | None], topic_id: str) -> tuple[in
         return int(texts["headrace.partition"]), int(texts["headrace.offset"])
     except (KeyError, ValueError):
         return None
-
-
-def _read(
-    config: Mapping[str, str], topic: Topic, bounds: Mapping[int, Watermarks], take: Callable[[Message], None]
-) -> None:
-    """Hand over every committed message within the bounds, each partition in order."""
-    problems = Problems()
-    consumer = open_consumer(
-        client_config(
-            config,
-            problems,
-            group_id=_GROUP,
-            enable_auto_commit=False,
-            enable_auto_offset_store=False,
-            # A position that the log no longer has must be an error, not a silent jump.
-            auto_offset_reset="error",
-            # The last offsets may be control records, which no message announces.
-            enable_partition_eof=True,
-            isolation_level="read_committed",
-        )
-    )
-    ends = {partition: bound.end for partition, bound in bounds.items() if bound.low < bound.end}
-    try:
-        consumer.assign([TopicPartition(topic.name, partition, bounds[partition].low) for partition in ends])
-        _drain(consumer, ends, take, problems, topic.name)
-    except KafkaException as error:
-        raise problems.error(error, where=topic.name) from None
-    finally:
-        consumer.close()
-
-
-def _drain(
-    consumer: Consumer, ends: dict[int, int], take: Callable[[Message], None], problems: Problems, topic: str
-) -> None:
-    heard = time.monotonic()
-    while ends:
-        messages = consumer.consume(CONSUME_ROWS, timeout=_CONSUME_S)
-        if messages:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > PATIENCE_S:
-            raise _silent(problems, topic)
-        for message in messages:
-            partition = message.partition()
-            if partition not in ends or not _at_end(message, ends[partition], take, problems):
-                continue
-            del ends[partition]
-            # A busy partition would go on filling the queue.
-            consumer.incremental_unassign([TopicPartition(topic, partition)])
-
-
-def _at_end(message: Message, end: int, take: Callable[[Message], None], problems: Problems) -> bool:
-    """Hand a message over if it lies before the end; return whether its partition needs no further reading."""
-    error = message.error()
-    if error is not None:
-        return _is_end(error, problems, str(message.topic()))
-    offset = message.offset()
-    if offset is None:
-        return False
-    if offset < end:
-        take(message)
-    return offset >= end - 1
-
-
-def _is_end(error: KafkaError, problems: Problems, topic: str) -> bool:
-    """Tell the end of a partition (True) from news (False); raise everything else."""
-    if error.name() in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
-        raise Unavailable("old events were deleted while they were read", where=topic, hint="run it again")
-    if error.name() != "_PARTITION_EOF" and error.name() not in NEWS:
-        raise problems.error(error, where=topic)
-    return error.name() == "_PARTITION_EOF"
-
-
-def _silent(problems: Problems, topic: str) -> Exception:
-    if problems.last is not None:
-        return problems.error(problems.last, where=topic)
-    return Unavailable(f"the broker sent nothing for {PATIENCE_S:.0f} s", where=topic, hint="headrace status")
-
-
-def _stamps(values: array[int]) -> Longs:
-    stamps = _longs(values)
-    return np.where(holdable(stamps), stamps, -1)
-
-
-def _longs(values: array[int]) -> Longs:
-    return np.array(values, np.int64)

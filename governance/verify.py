@@ -1,44 +1,57 @@
 """``headrace verify``: read a product's topic and its table, each by itself, and compare them event by event.
 
-The auditor believes nobody: it asks the broker for the events and DuckDB for the rows, never the sink's ledger, nor the
-consumer group's offsets. The order of its steps makes it right while everything goes on running:
+The auditor believes nobody: it asks the broker for the events and DuckDB for the rows, never the sink's ledger for a
+position, nor the consumer group. Of the ledger it reads only what operators have put on record (`governance.record`).
+What it needs of memory does not grow with the table: rows lie on the local disk, 16 bytes each, events pass by, and one
+window of both is compared at a time. Dead letters take 8 bytes each.
+
+The order of its steps makes it right while everything goes on running:
 
 1. the ends of the topic's partitions: events behind them are not looked at;
 2. the table, as of one snapshot;
 3. the ends again: a row may lie between the two ends, because its event came meanwhile, but not behind the second;
 4. the dead letters: a batch's letters are acknowledged before its rows are committed, so none of this snapshot's is
    missed;
-5. the events up to the first ends, and only then the log's start: retention may have moved it.
+5. of each partition the log's start, which retention may have moved, and then the events from there to the first ends:
+   if any of them is deleted before it was read, that is an error, so all of them were.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.governance.duck import tables_of
-from headrace.governance.logs import read_letters, read_marks
-from headrace.governance.proof import Marks, PartitionLog, judge, judge_earlier
+from headrace.governance.logs import GROUP, marks_of, read_letters
+from headrace.governance.marks import NO_OFFSETS
+from headrace.governance.proof import NO_LOG, Excuses, Log, judge, judge_earlier
+from headrace.governance.record import record_of
+from headrace.governance.rows import spilled
+from headrace.governance.windows import windows
+from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import HeadraceError, NotApplied, Unavailable
-from headrace.streams.admin import Admin
+from headrace.sinks.stops import topic_made_anew
+from headrace.streams.admin import Admin, Watermarks
+from headrace.streams.history import FIRST_GENERATION
+from headrace.streams.scan import Scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from headrace.governance.duck import Duck
-    from headrace.governance.proof import Longs, Verdict
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from headrace.governance.marks import Longs, Marks
+    from headrace.governance.proof import Verdict
+    from headrace.governance.record import Record
+    from headrace.governance.spill import Spill
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.names import ProductName
     from headrace.schemas.product import Product
     from headrace.streams.admin import Topic
+    from headrace.streams.ledger import Accepted
 
 __all__ = ["Audit", "ProductAudit", "verify"]
-
-# Sinks count a table's generations from here.
-_FIRST_GENERATION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class ProductAudit:
         topic_id: Kafka's UUID of it; empty if there is no such topic.
         verdicts: by generation and partition.
         fault: why nothing was found out, None if all was.
+        accepted: losses that operators have put on record, by partition of the current generation.
     """
 
     product: str
@@ -58,10 +72,11 @@ class ProductAudit:
     topic_id: str
     verdicts: tuple[Verdict, ...]
     fault: HeadraceError | None = None
+    accepted: Mapping[int, Sequence[Accepted]] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
-        """Whether every event is in the table exactly once, or is a dead letter."""
+        """Whether every event is in the table exactly once, is a dead letter, or was skipped on record."""
         return self.fault is None and all(verdict.holds for verdict in self.verdicts)
 
 
@@ -92,104 +107,101 @@ def verify(mesh: Mesh, products: Sequence[Product], tell: Callable[[str], None])
     config = mesh.environment.kafka_config()
     admin = Admin(config)
     topics = admin.find(*(name for product in products for name in (product.topic, product.dead_letter_topic)))
-    with tables_of(mesh) as duck:
-        auditor = _Auditor(config, admin, topics, duck, tell)
-        return Audit(tuple(auditor.audit(product) for product in products))
+    auditor = _Auditor(mesh, config, admin, topics, tell)
+    return Audit(tuple(auditor.audit(product) for product in products))
 
 
 @dataclass(frozen=True, slots=True)
 class _Auditor:
+    mesh: Mesh
     config: Mapping[str, str]
     admin: Admin
     topics: Mapping[str, Topic]
-    duck: Duck
     tell: Callable[[str], None]
+    catalogs: dict[str, Catalog] = field(default_factory=dict)
 
     def audit(self, product: Product) -> ProductAudit:
         topic = self.topics.get(product.topic)
         name, topic_id = str(product.name), topic.id if topic else ""
         try:
-            verdicts = self._verdicts(product)
+            return self._audit(product)
         except HeadraceError as fault:
             return ProductAudit(name, product.topic, topic_id, (), fault)
-        return ProductAudit(name, product.topic, topic_id, verdicts)
 
-    def _verdicts(self, product: Product) -> tuple[Verdict, ...]:
+    def _audit(self, product: Product) -> ProductAudit:
         topic, letter_topic = self._topic(product.topic), self._topic(product.dead_letter_topic)
-        bounds = self.admin.watermarks(topic)
+        ends = self.admin.watermarks(topic)
         self.tell(f"{product.name}: reading the table")
-        rows = read_rows(self.duck, product.name)
-        ceilings = self.admin.watermarks(topic)
-        self.tell(f"{product.name}: reading the dead letters")
-        letters = read_letters(self.config, letter_topic, self.admin.watermarks(letter_topic), topic)
-        count = sum(bound.end - bound.low for bound in bounds.values())
-        self.tell(f"{product.name}: reading the topic, {count:,} offsets")
-        events = read_marks(self.config, topic, bounds)
-        lows = self.admin.watermarks(topic)
+        table = self._table(product)
+        with spilled(table, product.name) as rows:
+            record = _record(table, product, topic, rows)
+            ceilings = self.admin.watermarks(topic)
+            self.tell(f"{product.name}: reading the dead letters")
+            letters = read_letters(self.config, letter_topic, self.admin.watermarks(letter_topic), topic)
+            compacted = "compact" in product.contract.cleanup_policy
+            logs = {p: Log(bound.low, bound.end, ceilings[p].end, compacted) for p, bound in ends.items()}
+            generations = {generation for generation, _ in rows.places} | {record.generation if record else 0}
+            current = max(FIRST_GENERATION, *generations)
+            self.tell(f"{product.name}: reading the topic, {sum(b.end - b.low for b in ends.values()):,} offsets")
+            with Scan(self.config, topic.name, GROUP) as scan:
+                verdicts = tuple(_verdicts(scan, logs, rows, _excuses(logs, letters, record), current))
         if self.admin.topic(topic.name).id != topic.id:
             raise Unavailable("the topic was made anew while it was read", where=topic.name, hint="run it again")
-        compacted = "compact" in product.contract.cleanup_policy
-        logs = {
-            partition: PartitionLog(
-                lows[partition].low, bound.end, ceilings[partition].end, events[partition], compacted
-            )
-            for partition, bound in bounds.items()
-        }
-        return judge_all(logs, rows, letters)
+        accepted = record.accepted if record else {}
+        return ProductAudit(str(product.name), topic.name, topic.id, verdicts, accepted=accepted)
 
     def _topic(self, name: str) -> Topic:
         if name not in self.topics:
             raise NotApplied("the topic does not exist", where=name, hint="headrace apply")
         return self.topics[name]
 
+    def _table(self, product: Product) -> Table:
+        domain = self.mesh.domain_of(product)
+        if domain.name not in self.catalogs:
+            self.catalogs[domain.name] = open_catalog(self.mesh.environment, domain)
+        return load_table(self.catalogs[domain.name], product)
 
-def read_rows(duck: Duck, product: ProductName) -> Mapping[tuple[int, int], Marks]:
-    """Read the marks of all rows by generation and partition.
+
+def _record(table: Table, product: Product, topic: Topic, rows: Spill) -> Record | None:
+    """Return what operators have put on record about this topic.
 
     Raises:
-        NotApplied: if there is no table.
-        Unavailable: if catalog or storage does not answer.
+        ProductStopped: if the table follows a topic that is gone, or a newer headrace wrote the record.
     """
-    duck.attach(product)
-    answer = duck.query(
-        "SELECT _generation, _kafka_partition, _kafka_offset, coalesce(epoch_ms(_kafka_timestamp), -1) "  # noqa: S608
-        f"FROM {product} ORDER BY 1, 2"  # a product's name is letters, digits and underscores (names.PART)
-    )
-    batches = [batch for batch in answer.batches if batch.num_rows] if answer is not None else []
-    if not batches:
-        return {}
-    generations, partitions, offsets, stamps = (
-        np.concatenate([batch.column(place).to_numpy(zero_copy_only=False) for batch in batches]).astype(np.int64)
-        for place in range(4)
-    )
-    changes = np.flatnonzero((np.diff(generations) != 0) | (np.diff(partitions) != 0)) + 1
-    edges = [0, *changes.tolist(), len(offsets)]
+    newest = max((generation for generation, _ in rows.places), default=FIRST_GENERATION)
+    last_rows = {partition: last for (generation, partition), last in rows.last_offsets.items() if generation == newest}
+    record = record_of(table, last_rows, newest)
+    if record is not None and record.topic_id != topic.id:
+        raise topic_made_anew(product, record.topic_id, topic.id)
+    return record
+
+
+def _excuses(logs: Mapping[int, Log], letters: Mapping[int, Longs], record: Record | None) -> Mapping[int, Excuses]:
+    accepted = record.accepted if record else {}
     return {
-        (int(generations[first]), int(partitions[first])): Marks(offsets[first:end], stamps[first:end])
-        for first, end in pairwise(edges)
+        partition: Excuses(
+            np.sort(letters.get(partition, NO_OFFSETS)),
+            [(lost.first, lost.end) for lost in accepted.get(partition, ())],
+        )
+        for partition in logs
     }
 
 
-def judge_all(
-    logs: Mapping[int, PartitionLog], rows: Mapping[tuple[int, int], Marks], letters: Mapping[int, Longs]
-) -> tuple[Verdict, ...]:
-    """Judge every partition of the topic and every partition that the table has rows of.
+def _verdicts(
+    scan: Scan, logs: Mapping[int, Log], rows: Spill, excuses: Mapping[int, Excuses], current: int
+) -> Iterator[Verdict]:
+    """Judge every partition of the topic, and every partition that the table has rows of.
 
-    The highest generation in the table is the current one, which the topic must answer for.
+    ``current`` is the generation that the topic must answer for: the one on record, or the highest in the table.
     """
-    nothing = np.empty(0, np.int64)
-    no_log = PartitionLog(0, 0, 0, Marks(nothing, nothing))
-    current = max((generation for generation, _ in rows), default=_FIRST_GENERATION)
-    places = {(current, partition) for partition in logs} | set(rows)
-    return tuple(
-        judge(
-            partition,
-            generation,
-            logs.get(partition, no_log),
-            rows.get((generation, partition), no_log.events),
-            letters.get(partition, nothing),
-        )
-        if generation == current
-        else judge_earlier(partition, generation, rows[generation, partition])
-        for generation, partition in sorted(places)
-    )
+    for generation, partition in sorted({(current, partition) for partition in logs} | rows.places):
+        place, pieces = (partition, generation), rows.read(generation, partition)
+        if generation != current:
+            yield judge_earlier(place, pieces)
+            continue
+        log = NO_LOG
+        events: Iterator[Marks] = iter(())
+        if partition in logs:
+            log = replace(logs[partition], start=max(logs[partition].start, scan.low(partition)))
+            events = marks_of(scan, partition, Watermarks(log.start, log.end))
+        yield judge(place, log, windows(events, pieces), excuses.get(partition, Excuses()))

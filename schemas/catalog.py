@@ -28,7 +28,7 @@ from pyiceberg.exceptions import (
 from requests.exceptions import RequestException
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, SettingsError, Unavailable
+from headrace.schemas.errors import HeadraceError, LostFile, NotApplied, ProductStopped, SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,7 @@ __all__ = [
     "load_table",
     "make_namespace",
     "namespace_properties",
+    "on_handle",
     "open_catalog",
     "table_names",
 ]
@@ -113,8 +114,15 @@ def load_table(catalog: Catalog, product: Product) -> Table:
 
 def load_named(catalog: Catalog, identifier: tuple[str, str]) -> Table:
     """Load a table, of a product or not, as it is now. Raises as `load_table`."""
-    with catalog_errors(f"table {'.'.join(identifier)}"):
-        return catalog.load_table(identifier)
+    where = f"table {'.'.join(identifier)}"
+    try:
+        with catalog_errors(where):
+            return catalog.load_table(identifier)
+    except LostFile:
+        # Others may have committed so often since the catalog named it that it was too old to be kept: the next one is
+        # named now.
+        with catalog_errors(where):
+            return catalog.load_table(identifier)
 
 
 def namespace_properties(catalog: Catalog, domain: Domain) -> Properties | None:
@@ -185,7 +193,7 @@ def catalog_errors(where: str) -> Iterator[None]:
     Raises:
         NotApplied: the namespace or table is not there.
         SettingsError: the catalog refuses the request, or no storage can be opened with these properties.
-        ProductStopped: the table's metadata is damaged or gone.
+        ProductStopped: the table's metadata is damaged, or gone (`LostFile`).
         Unavailable: anything that may pass: no answer, an error of the server, a full disk. Refused credentials too:
             servers refuse good ones while they start or change keys, and a sink opens its catalog anew in mid-run.
     """
@@ -197,6 +205,28 @@ def catalog_errors(where: str) -> Iterator[None]:
             raise
         # pydantic's texts show a file's content and SQLAlchemy's a statement's parameters: the chain ends here.
         raise mapped from None
+
+
+@contextmanager
+def on_handle(catalog: Catalog, product: Product, table: Table) -> Iterator[None]:
+    """Map errors like `catalog_errors`; of a file that is gone, the table as it is now tells what that means.
+
+    Raises:
+        Unavailable: others have moved the table on since this handle was loaded, expired what it stands on and deleted
+            the files: the same is to be done on a new handle.
+        LostFile: the table still is as in this handle: it is damaged.
+    """
+    try:
+        with catalog_errors(f"table {product.name}"):
+            yield
+    except LostFile as error:
+        if load_table(catalog, product).metadata.refs == table.metadata.refs:
+            raise
+        raise Unavailable(
+            "others have moved the table on, and deleted files that only its former state needs",
+            where=error.where,
+            hint="the table is loaded anew",
+        ) from None
 
 
 def _mapped(error: Exception, where: str) -> HeadraceError | None:
@@ -223,7 +253,7 @@ def _storage_error(error: Exception, where: str) -> HeadraceError | None:
     reading = _was(_READING, error)
     if isinstance(error, FileNotFoundError) and reading:
         what = f"a file of the table's metadata is gone: {error.filename or _first_line(error)}"
-        return ProductStopped(what, where=where, hint=_RESTORE)
+        return LostFile(what, where=where, hint=_RESTORE)
     if isinstance(error, OSError) and not isinstance(error, BadGzipFile):
         return Unavailable(
             f"storage failed: {error.strerror or _first_line(error)}",

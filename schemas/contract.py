@@ -27,6 +27,8 @@ What headrace reads, all else of the standard is accepted and left to its reader
                                           that the table cannot follow
                                           iceberg.sortOrder: [{field: placed_at, direction: desc, nulls: last}, …]
                                           iceberg.tableProperties: a map; headrace's own are refused
+                                          upkeep.snapshots, upkeep.compaction, upkeep.orphans: see
+                                          :mod:`headrace.schemas.upkeep_settings`
                                           inputContracts: [{id: domain.product, version: 1.0.0}, …], the products
                                           that this one is made from
 
@@ -60,6 +62,7 @@ from headrace.schemas.contract_fields import (
 from headrace.schemas.contract_layout import SORT_ORDER, TableColumns, partitioning_of, sorting_of
 from headrace.schemas.contract_settings import SETTINGS, settings_of
 from headrace.schemas.documents import DocumentFaults
+from headrace.schemas.durations import UNIT_MS
 from headrace.schemas.names import ProductName
 from headrace.schemas.product import Contract
 from headrace.schemas.validation import valid_part, validate
@@ -76,15 +79,6 @@ if TYPE_CHECKING:
 API_VERSION = "v3.2.0"
 SCHEMA_DEFINITION = "schema"
 DEFAULT_FRESHNESS_S = 10.0
-# The standard names days and years; the shorter units follow the same pattern. A bare "m" could be a month.
-UNIT_MS = {
-    **dict.fromkeys(("ms", "millisecond", "milliseconds"), 1),
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 1_000),
-    **dict.fromkeys(("min", "minute", "minutes"), 60_000),
-    **dict.fromkeys(("h", "hour", "hours"), 3_600_000),
-    **dict.fromkeys(("d", "day", "days"), 86_400_000),
-    **dict.fromkeys(("y", "yr", "year", "years"), 365 * 86_400_000),
-}
 _INPUTS = "inputContracts"
 _OWN_PROPERTIES = (*SETTINGS, SORT_ORDER, _INPUTS)
 
@@ -186,6 +180,7 @@ class OdcsDocument:
             sort_by=sort_by,
             table_properties=settings.table_properties,
             refused_versions=settings.refused_versions,
+            upkeep=settings.upkeep,
         )
         return contract, MappingProxyType(masks)
 

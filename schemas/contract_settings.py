@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headrace.schemas.product import Compatibility, RefusedVersions
+from headrace.schemas.upkeep import Upkeep
+from headrace.schemas.upkeep_settings import UPKEEP_SETTINGS, upkeep_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +33,7 @@ MIN_INSYNC = "kafka.min.insync.replicas"
 COMPATIBILITY = "avro.compatibility"
 TABLE_PROPERTIES = "iceberg.tableProperties"
 REFUSED_VERSIONS = "sink.refusedVersions"
-SETTINGS = (PARTITIONS, CLEANUP, MIN_INSYNC, COMPATIBILITY, TABLE_PROPERTIES, REFUSED_VERSIONS)
+SETTINGS = (PARTITIONS, CLEANUP, MIN_INSYNC, COMPATIBILITY, TABLE_PROPERTIES, REFUSED_VERSIONS, *UPKEEP_SETTINGS)
 
 _PROPERTY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # The longest sensible value is a list of columns.
@@ -78,6 +80,7 @@ class Settings:
     min_insync_replicas: int | None = None
     table_properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     refused_versions: RefusedVersions = RefusedVersions.WAIT
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
 
 def settings_of(custom: Custom, retention_ms: int | None, faults: DocumentFaults) -> Settings:
@@ -95,6 +98,7 @@ def settings_of(custom: Custom, retention_ms: int | None, faults: DocumentFaults
         min_insync_replicas=_whole(custom, MIN_INSYNC, MAX_REPLICAS, faults),
         table_properties=MappingProxyType(_table_properties(custom, faults)),
         refused_versions=_refused_versions(custom, faults),
+        upkeep=upkeep_of(custom, faults),
     )
     if settings.cleanup_policy == "compact" and retention_ms is not None:
         faults.add(

@@ -48,11 +48,12 @@ class _Settings(BaseModel):
 
 
 class SinkSettings(_Settings):
-    """How sinks commit in this environment."""
+    """How sinks commit in this environment, and whether they tell of it."""
 
     commit_interval_s: float | None = Field(
         default=None, gt=0, le=3600, allow_inf_nan=False, description="seconds between commits, above 0"
     )
+    openlineage: bool = Field(default=False, description="true to send OpenLineage events of the sinks' runs")
 
 
 class MaskingSettings(_Settings):
@@ -122,6 +123,11 @@ class Environment:
         """Seconds between a sink's commits; None: as the product's SLA asks. The embedded stack commits each second."""
         configured = self.settings.sink.commit_interval_s
         return 1.0 if configured is None and self.stack == "embedded" else configured
+
+    @property
+    def openlineage(self) -> bool:
+        """Whether sinks send OpenLineage events."""
+        return self.settings.sink.openlineage
 
     @property
     def state(self) -> Path:

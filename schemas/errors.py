@@ -16,7 +16,8 @@
     ├── Unavailable          a server or a disk does not answer: wait and try again
     │   └── Held             … because an operator holds the product
     ├── ProductStopped       only an operator can decide how this product goes on
-    │   └── DamagedLedger    … because its ledger cannot be read, or contradicts the rows
+    │   ├── DamagedLedger    … because its ledger cannot be read, or contradicts the rows
+    │   └── LostFile         … because a file of its table's metadata is gone
     └── Bug                  an invariant of headrace does not hold
 
 An unknown outcome (a commit was sent and nothing certain came back) is no error of its own: whoever sent it asks, as
@@ -163,6 +164,10 @@ class ProductStopped(HeadraceError):
 
 class DamagedLedger(ProductStopped):
     """A table's ledger that cannot be read, or that contradicts the table's rows: it can be repaired."""
+
+
+class LostFile(ProductStopped):
+    """A file of a table's metadata that is gone; on an old handle that is no damage: ``schemas.catalog.on_handle``."""
 
 
 class Bug(HeadraceError):

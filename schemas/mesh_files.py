@@ -16,7 +16,7 @@ from headrace.schemas.documents import MAX_BYTES, Document, parse
 from headrace.schemas.environment import OWN_STACKS, EnvironmentSettings
 from headrace.schemas.errors import Fault, SchemaError
 from headrace.schemas.mesh_folder import MeshFolder
-from headrace.schemas.names import PART, ProductName, dead_letter_topic_of
+from headrace.schemas.names import DEAD_LETTER_TABLE, PART, ProductName, dead_letter_topic_of
 from headrace.schemas.policy import PiiPolicy
 from headrace.schemas.product import Domain, Product
 from headrace.schemas.secrets import literal_fault
@@ -188,8 +188,7 @@ class MeshReader:
                 Fault(place, "the path of the Avro schema leaves the mesh", "put the schema beside the contract")
             )
             return None
-        data = self._read(path, MAX_SCHEMA_BYTES)
-        if data is None:
+        if (data := self._read(path, MAX_SCHEMA_BYTES)) is None:
             return None
         try:
             schema = AvroSchema.parse(data.decode("utf-8-sig"), where=self._relative(path))
@@ -215,8 +214,9 @@ class MeshReader:
                 f"this is no name of a {kind}",
                 "use at most 63 lower-case letters, digits and underscores, beginning with a letter",
             )
-        elif folder.name in RESERVED:
-            self._add(folder, f"{folder.name} is a reserved word of SQL", f"rename the {kind}'s folder")
+        elif folder.name in RESERVED or folder.name.endswith(DEAD_LETTER_TABLE):
+            why = "is a reserved word of SQL" if folder.name in RESERVED else "ends as tables of dead letters do"
+            self._add(folder, f"{folder.name} {why}", f"rename the {kind}'s folder")
 
     def _check_topics(self) -> None:
         """Kafka's metrics write ``.`` as ``_``, so topics that differ in nothing else collide."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 # Lower case, digits and underscores, starting with a letter: what Kafka, Iceberg and SQL all read the same way without
 # quoting. 63 is PostgreSQL's limit for an identifier, the lowest among the engines that read the tables.
 PART = re.compile(r"[a-z][a-z0-9_]{0,62}")
+# How the name of a table of dead letters ends, and that of no product.
+DEAD_LETTER_TABLE = "__dlq"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,6 +47,11 @@ def subject_of(topic: str) -> str:
 def dead_letter_topic_of(topic: str) -> str:
     """Return the topic that holds what a product's sink had to refuse."""
     return f"{topic}.dlq"
+
+
+def dead_letter_table_of(name: ProductName) -> ProductName:
+    """Return the table that tells of a product's dead letters, all but their bytes, named as a product is."""
+    return ProductName(name.domain, f"{name.product}{DEAD_LETTER_TABLE}")
 
 
 def sink_group_of(topic: str) -> str:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from headrace.schemas.names import ProductName, dead_letter_topic_of, sink_group_of, subject_of
+from headrace.schemas.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +89,7 @@ class Contract:
         sort_by: the table's sort order; empty: unsorted.
         table_properties: further properties of the table.
         refused_versions: what the sink does with events of a version that the table cannot follow.
+        upkeep: which snapshots the table keeps, and what becomes of its files.
     """
 
     version: str
@@ -107,6 +109,7 @@ class Contract:
     sort_by: tuple[SortField, ...] = ()
     table_properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     refused_versions: RefusedVersions = RefusedVersions.WAIT
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,31 +9,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from headrace.governance.logs import read_letters, read_marks
-from headrace.schemas.catalog import catalog_errors
 from headrace.streams.admin import Watermarks
-from headrace.streams.ledger import SUMMARY_KEY
+from headrace.streams.ledger import REDRIVE_KEY, SUMMARY_KEY
+from headrace.streams.rows import rows_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pyiceberg.table import Table
 
-    from headrace.governance.proof import Longs, Marks
+    from headrace.governance.marks import Longs, Marks
     from headrace.schemas.product import Product
     from headrace.streams.admin import Topic
     from headrace.streams.ledger import Ledger
 
-__all__ = ["COUNTED_OFFSETS", "DeadLetterBox", "Lag", "LetterRows", "lag_of", "rows_at"]
+__all__ = ["COUNTED_OFFSETS", "DeadLetterBox", "Lag", "LetterRows", "lag_of"]
 
 # So many offsets are read within a second. Behind more of them, how many exactly helps nobody.
 COUNTED_OFFSETS = 200_000
 # Where the first event of a partition is looked for at first; ten times as far each time that there is none.
 _WINDOW_OFFSETS = 100
-# pyiceberg compares no longer list of values with the bounds of a file's columns.
-_LIST_VALUES = 200
 _NOTHING = np.empty(0, np.int64)
 
 
@@ -154,8 +151,8 @@ class DeadLetterBox:
 class LetterRows:
     """Dead letters whose events have rows all the same. Each letter is compared with the table once. Not for threads.
 
-    A sink's further commits change nothing about the offsets before them; any other snapshot may, and then all letters
-    are compared again.
+    A sink's further commits change nothing about the offsets before them; any other snapshot may, a redrive above all,
+    and then all letters are compared again.
     """
 
     _seen: tuple[int, int] | None = None
@@ -184,38 +181,12 @@ class LetterRows:
 
 
 def _only_sinks_since(table: Table, snapshot_id: int) -> bool:
-    """Tell whether a snapshot is still behind the branch's head, and all that came on top of it carries a ledger."""
+    """Tell whether a snapshot is still behind the branch's head, and all on top of it carries a sink's ledger."""
     snapshot = table.current_snapshot()
     while snapshot is not None and snapshot.snapshot_id != snapshot_id:
-        if snapshot.summary is None or SUMMARY_KEY not in snapshot.summary.additional_properties:
+        said = snapshot.summary.additional_properties if snapshot.summary else {}
+        if SUMMARY_KEY not in said or REDRIVE_KEY in said:
             return False
         parent = snapshot.parent_snapshot_id
         snapshot = None if parent is None else table.metadata.snapshot_by_id(parent)
     return snapshot is not None
-
-
-def rows_at(table: Table, product: Product, generation: int, offsets: Mapping[int, Longs]) -> Mapping[int, Longs]:
-    """Return those of these offsets, by partition, that the table has a row of. Reads three columns where they may be.
-
-    Raises:
-        Unavailable: if storage does not answer.
-        ProductStopped: if files of the table are damaged.
-    """
-    asked = {partition: some for partition, some in offsets.items() if len(some)}
-    if not asked:
-        return {}
-    values = np.unique(np.concatenate(list(asked.values())))
-    wanted = f"_generation = {generation} and "
-    if len(values) <= _LIST_VALUES:
-        wanted += f"_kafka_offset in ({', '.join(map(str, values.tolist()))})"
-    else:
-        wanted += f"_kafka_offset >= {values[0]} and _kafka_offset <= {values[-1]}"
-    found: dict[int, list[Longs]] = {partition: [] for partition in asked}
-    with catalog_errors(f"table {product.name}"):
-        scan = table.scan(wanted, selected_fields=("_generation", "_kafka_partition", "_kafka_offset"))
-        for batch in scan.to_arrow_batch_reader():
-            columns = pa.table(batch)
-            partitions, held = (columns[name].to_numpy() for name in ("_kafka_partition", "_kafka_offset"))
-            for partition, some in asked.items():
-                found[partition].append(np.intersect1d(held[partitions == partition], some))
-    return {partition: np.unique(np.concatenate(parts)) for partition, parts in found.items() if parts}

@@ -24,13 +24,16 @@ from headrace.selfserve.commands import (
     build,
     check,
     data,
+    dlq,
     export,
     govern,
     operate,
     platform,
     resources,
+    rewind,
     status,
     subscribe,
+    upkeep,
 )
 from headrace.selfserve.crash import keep_crash, place_of
 from headrace.selfserve.output import say, show_error
@@ -106,7 +109,21 @@ def headrace(
     context.obj = Session(mesh, environment, debug)
 
 
-for commands in (build, check, platform, resources, status, data, subscribe, export, operate, govern):
+for commands in (
+    build,
+    check,
+    platform,
+    resources,
+    status,
+    data,
+    subscribe,
+    export,
+    operate,
+    upkeep,
+    dlq,
+    rewind,
+    govern,
+):
     app.add_typer(commands.app)
 
 

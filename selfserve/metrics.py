@@ -72,14 +72,16 @@ class Health:
         self._threads: list[Thread] = []
 
     def running(self, part: str) -> None:
-        """A part works and waits for nothing."""
+        """A part works and waits for nothing; also one that had stopped on a fault which was mended."""
         with self._lock:
             self._waits.pop(part, None)
+            self._stopped.pop(part, None)
 
     def waiting(self, part: str, error: HeadraceError) -> None:
         """A part waits for what the error names."""
         with self._lock:
             self._waits[part] = Reason.of(part, error)
+            self._stopped.pop(part, None)
 
     def ended(self, part: str, fault: HeadraceError | None = None) -> None:
         """A part works no more: as it was told (None), or on a fault; a `Bug` makes the process unhealthy."""

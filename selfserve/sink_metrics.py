@@ -15,9 +15,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from headrace.schemas.errors import Stale
 from headrace.selfserve.crash import place_of
 from headrace.selfserve.metrics import LOCAL, Endpoint, Health, new_registry
 from headrace.selfserve.survey import Survey
+from headrace.sinks.landing import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,8 +64,17 @@ class SinkMetrics:
             return Gauge(f"headrace_sink_{name}", text, ["product"], registry=registry)
 
         self._rows = counter("rows", "Rows committed by this process.")
-        self._letters = counter("dead_letters", "Messages that this process refused, repeats included.")
+        self._bytes = counter("bytes", "Size of the data files that this process committed.")
+        self._read_bytes = counter("read_bytes", "Size of the keys and values that this process committed.")
+        self._letters = Counter(
+            "headrace_sink_dead_letters",
+            "Messages that this process refused, repeats included.",
+            ["product", "reason"],
+            registry=registry,
+        )
         self._commits = counter("commits", "Commits by this process.")
+        self._conflicts = counter("conflicts", "Commits that were tried again because another writer was quicker.")
+        self._fenced = counter("fenced", "Batches dropped because the table had moved: a stale worker, or a rollback.")
         self._seconds = Histogram(
             "headrace_sink_commit_seconds",
             "From a batch's turn to land until its commit, waits included.",
@@ -71,32 +82,63 @@ class SinkMetrics:
             buckets=_COMMIT_BUCKETS_S,
             registry=registry,
         )
+        self._steps = Counter(
+            "headrace_sink_step_seconds",
+            "Seconds that the landings spent in each of their steps.",
+            ["product", "step"],
+            registry=registry,
+        )
         self._last = gauge("last_commit_timestamp_seconds", "When this process last committed; 0: not yet.")
+        self._watermark = gauge(
+            "watermark_timestamp_seconds",
+            "What this process's partitions were sent until then is in the table; left out while that is not known.",
+        )
         self._waiting = gauge("waiting", "1 while the sink waits: for its partitions, or for what does not answer.")
         self._stopped = gauge("stopped", "1 once the sink has stopped on a fault.")
+        counters = (self._rows, self._bytes, self._read_bytes, self._commits, self._conflicts, self._fenced)
         for product in products:
-            for metric in (self._rows, self._letters, self._commits, self._seconds, self._last, self._stopped):
+            for metric in (*counters, self._seconds, self._last, self._stopped):
                 metric.labels(product)
+            for step in Step:
+                self._steps.labels(product, step)
             self._waiting.labels(product).set(1)
 
     def running(self, product: Product) -> None:
         """See :meth:`headrace.sinks.watch.Watcher.running`."""
         self._waiting.labels(str(product.name)).set(0)
+        self._stopped.labels(str(product.name)).set(0)
         self._health.running(str(product.name))
 
     def waiting(self, product: Product, error: HeadraceError) -> None:
         """See :meth:`headrace.sinks.watch.Watcher.waiting`."""
         self._waiting.labels(str(product.name)).set(1)
+        self._stopped.labels(str(product.name)).set(0)
+        if isinstance(error, Stale):
+            self._fenced.labels(str(product.name)).inc()
         self._health.waiting(str(product.name), error)
 
     def landed(self, product: Product, landed: Landed, seconds: float) -> None:
         """See :meth:`headrace.sinks.watch.Watcher.landed`."""
         name = str(product.name)
         self._rows.labels(name).inc(landed.rows)
-        self._letters.labels(name).inc(landed.letters)
+        self._bytes.labels(name).inc(landed.size_bytes)
+        self._read_bytes.labels(name).inc(landed.read_bytes)
+        for reason, count in landed.refused.items():
+            self._letters.labels(name, reason).inc(count)
         self._commits.labels(name).inc()
+        self._conflicts.labels(name).inc(landed.conflicts)
+        for step, step_s in landed.steps_s.items():
+            self._steps.labels(name, step).inc(step_s)
         self._seconds.labels(name).observe(seconds)
         self._last.labels(name).set_to_current_time()
+
+    def reached(self, product: Product, watermark_s: float | None) -> None:
+        """See :meth:`headrace.sinks.watch.Watcher.reached`."""
+        if watermark_s is None:
+            # No value is better than one of other partitions.
+            self._watermark.remove(str(product.name))
+        else:
+            self._watermark.labels(str(product.name)).set(watermark_s)
 
     def ended(self, product: Product, fault: HeadraceError | None) -> None:
         """See :meth:`headrace.sinks.watch.Watcher.ended`."""
@@ -151,6 +193,8 @@ class StatusMetrics(Collector):
             lambda product: product.lag.seconds if product.lag else None,
         )
         yield family("table_rows", "Rows in the table.", lambda product: product.rows)
+        yield family("table_snapshots", "Snapshots of the table.", lambda product: product.snapshots)
+        yield family("table_files", "Data files of the table's newest snapshot.", lambda product: product.files)
         yield family("dead_letters", "Distinct dead letters of events that the topic has.", lambda p: p.dead_letters)
         yield family("held", "1 while an operator holds the product.", lambda product: product.held)
         yield family("faults", "What only a person can mend: a gap, a damaged ledger …", lambda p: len(p.faults))

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.schemas.errors import HeadraceError, NoSuchName, UserError
+from headrace.schemas.names import dead_letter_table_of
 
 if TYPE_CHECKING:
     from duckdb.sqltypes import DuckDBPyType
@@ -63,6 +64,8 @@ class Result:
 def select(duck: Duck, products: Sequence[ProductName], sql: str) -> Result:
     """Run a query over those tables of ``products`` that it names; if it names none, over all (``SHOW ALL TABLES``).
 
+    Each product has a second table, of its dead letters (`dead_letter_table_of`).
+
     A table that is missing or broken fails only a query that uses it. Statements without rows give no columns.
 
     Raises:
@@ -74,11 +77,14 @@ def select(duck: Duck, products: Sequence[ProductName], sql: str) -> Result:
         raise UserError("the query is empty", hint='write one: headrace sql "SHOW ALL TABLES"')
     if not sql.isascii() and any("\ud800" <= char <= "\udfff" for char in sql):
         raise UserError("the query is not UTF-8", hint="save it as UTF-8")
-    faults = _attach(duck, named_in(sql, products) or products)
+    tables = [*products, *map(dead_letter_table_of, products)]
+    faults = _attach(duck, named_in(sql, tables) or tables)
     try:
         answer = duck.query(sql)
     except NoSuchName as error:
-        fault = next((fault for product, fault in faults.items() if _names(error.what, product)), None)
+        # Of two names the longer one is meant: an error about a table of dead letters names its product's too.
+        named = [product for product in faults if _names(error.what, product)]
+        fault = faults[max(named, key=lambda each: len(each.product))] if named else None
         if fault is not None:
             raise fault from None
         error.hint = _tables_hint(products)
@@ -119,7 +125,8 @@ def _names(message: str, product: ProductName) -> bool:
 def _tables_hint(products: Sequence[ProductName]) -> str:
     shown = ", ".join(str(product) for product in products[:_NAMES_IN_A_HINT])
     more = f" and {len(products) - _NAMES_IN_A_HINT} more" if len(products) > _NAMES_IN_A_HINT else ""
-    return f"the mesh's tables are {shown}{more}" if products else "the mesh has no product yet"
+    letters = f"; dead letters are in tables such as {dead_letter_table_of(products[0])}" if products else ""
+    return f"the mesh's tables are {shown}{more}{letters}" if products else "the mesh has no product yet"
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -29,6 +29,8 @@ class ProductStatus:
             far the table is. None also if there never was one.
         committed_s: when that was made, seconds since 1970 UTC.
         rows: rows in the table, of all generations.
+        snapshots: snapshots that the table has.
+        files: data files of its newest snapshot.
         dead_letters: distinct dead letters of events that the topic still has and the table has not.
         held: whether an operator holds the product.
         hold: why it is held, and since when.
@@ -44,6 +46,8 @@ class ProductStatus:
     snapshot_id: int | None = None
     committed_s: float | None = None
     rows: int | None = None
+    snapshots: int | None = None
+    files: int | None = None
     dead_letters: int | None = None
     held: bool | None = None
     hold: Hold | None = None

@@ -159,6 +159,8 @@ def _product_document(product: ProductStatus) -> dict[str, Any]:
         "last_commit": time_json(_time(product.committed_s)) if product.committed_s is not None else None,
         "snapshot_id": product.snapshot_id,
         "rows": product.rows,
+        "snapshots": product.snapshots,
+        "files": product.files,
         "dead_letters": product.dead_letters,
         "held": hold_json(product.hold) if product.hold else None,
         "open_findings": product.open_findings,

@@ -168,6 +168,7 @@ class _ProductLook:
             table = load()
             hold = hold_of(table)
             self._found(rows=self._memory.rows(table, self._product), held=hold is not None, hold=hold)
+            self._found(snapshots=len(table.metadata.snapshots), files=_files(table))
             ledger = self._ledger(table)
             if self._kafka is not None and bounds:
                 self._compare(self._kafka, table, ledger, bounds)
@@ -224,6 +225,15 @@ class _ProductLook:
             self._unasked.append(error)
         except HeadraceError as error:
             self._faults.append(error)
+
+
+def _files(table: Table) -> int | None:
+    """Return the number of the table's data files, where its newest snapshot tells it."""
+    snapshot = table.current_snapshot()
+    if snapshot is None:
+        return 0
+    told = snapshot.summary.additional_properties.get("total-data-files") if snapshot.summary else None
+    return None if told is None else int(told)
 
 
 def _rows(table: Table, product: Product) -> int:

@@ -7,11 +7,12 @@ requirement on the branch's head: so the table's history tells which attempt lan
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from pyiceberg.exceptions import CommitFailedException
 
-from headrace.schemas.catalog import catalog_errors, load_table
+from headrace.schemas.catalog import catalog_errors, load_table, on_handle
 from headrace.schemas.errors import Bug, HeadraceError, Unavailable
 from headrace.sinks.commit import has_landed, stage
 
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 _REPEATS = 20
 
 
+class Answer(Enum):
+    """What is known right after an attempt was sent.
+
+    LANDED: the reply is the table with its snapshot. REFUSED: the table had moved, so somebody else was quicker; but a
+    request that was delivered twice is refused the second time, so the table is asked all the same. UNKNOWN: only the
+    table can tell.
+    """
+
+    LANDED = auto()
+    REFUSED = auto()
+    UNKNOWN = auto()
+
+
 @dataclass(slots=True)
 class Attempts:
     """The attempts at one commit.
@@ -36,10 +50,12 @@ class Attempts:
     Attributes:
         catalog: the catalog of the product's domain.
         product: the product.
+        refused: how many of them were refused because the table had moved.
     """
 
     catalog: Catalog
     product: Product
+    refused: int = 0
     _sent: list[int] = field(default_factory=list)
     _doubt: Exception | None = None
 
@@ -63,18 +79,29 @@ class Attempts:
 
     def stage(self, table: Table, draft: Draft) -> Staged:
         """Stage an attempt on a handle; see :func:`headrace.sinks.commit.stage`."""
-        with catalog_errors(f"table {self.product.name}"):
+        with on_handle(self.catalog, self.product, table):
             staged = stage(table, draft)
         self._sent.append(staged.snapshot_id)
         return staged
 
-    def send(self, table: Table, staged: Staged) -> None:
-        """Send an attempt. Whatever is raised is kept as a doubt, because the table is asked next."""
+    def send(self, table: Table, staged: Staged) -> Answer:
+        """Send an attempt. Whatever is raised is kept as a doubt: unless it is known to have landed, ask the table."""
         try:
             with catalog_errors(f"table {self.product.name}"):
-                self.catalog.commit_table(table, staged.requirements, staged.updates)
+                reply = self.catalog.commit_table(table, staged.requirements, staged.updates)
         except Exception as error:  # noqa: BLE001 - whatever was raised says nothing certain
-            self._doubt = error
+            self._doubt = error = _judged(error)
+            if isinstance(error, CommitFailedException):
+                self.refused += 1
+                return Answer.REFUSED
+            return Answer.UNKNOWN
+        return Answer.LANDED if has_landed(reply, staged.snapshot_id) else Answer.UNKNOWN
+
+
+def _judged(error: Exception) -> Exception:
+    """Return what an error is: of two commits to two branches the second has a sequence number that is taken."""
+    taken = isinstance(error, ValueError) and "snapshot with sequence number" in str(error)
+    return CommitFailedException("its sequence number is taken") if taken else error
 
 
 def land(catalog: Catalog, product: Product, decide: Callable[[Table], Draft | None]) -> int | None:
@@ -99,5 +126,7 @@ def land(catalog: Catalog, product: Product, decide: Callable[[Table], Draft | N
         draft = decide(table)
         if draft is None:
             return None
-        attempts.send(table, attempts.stage(table, draft))
+        staged = attempts.stage(table, draft)
+        if attempts.send(table, staged) is Answer.LANDED:
+            return staged.snapshot_id
     raise Unavailable("others commit to the table all the time", where=f"table {product.name}", hint="try again")

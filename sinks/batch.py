@@ -34,7 +34,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message that cannot become a row, with the stable code of the reason. ``schema_id`` None: no header."""
+    """A message that cannot become a row.
+
+    Attributes:
+        partition: the partition.
+        offset: its offset there.
+        schema_id: the schema id in its value; None: it is not in the wire format.
+        reason: the stable code of the reason.
+        key: its key as it is.
+        value: its value as it is.
+        timestamp_ms: its timestamp, milliseconds since 1970 UTC; -1: it has none.
+        headers: its headers as they are, in their order.
+    """
 
     partition: int
     offset: int
@@ -42,6 +53,8 @@ class Letter:
     reason: str
     key: bytes | None
     value: bytes | None
+    timestamp_ms: int = -1
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

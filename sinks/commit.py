@@ -17,18 +17,18 @@ from pyiceberg.table.update import (
     AssertRefSnapshotId,
     AssertTableUUID,
     RemoveSnapshotRefUpdate,
-    RemoveSnapshotsUpdate,
     SetPropertiesUpdate,
 )
 
 from headrace.schemas.errors import Bug, Stale
 from headrace.sinks.snapshots import new_snapshot
-from headrace.streams.ledger import BEGINNING_KEY, PROPERTY_KEY, SUMMARY_KEY
+from headrace.sinks.upkeep.removal import removal_of
+from headrace.streams.ledger import BEGINNING_KEY, BRANCH_KEY, PROPERTY_KEY, SUMMARY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pyiceberg.table import Table
+    from pyiceberg.table import CommitTableResponse, Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
     from headrace.sinks.draft import Draft
@@ -64,7 +64,7 @@ def stage(table: Table, draft: Draft) -> Staged:
         ProductStopped: if the ledger is too large.
         Unavailable: if a file that is to be replaced is not there any more.
     """
-    if draft.ledger is None and (draft.files or draft.replaced):
+    if draft.ledger is None and not draft.ledgerless and (draft.files or draft.replaced or draft.removed):
         raise Bug("rows were to be committed without a ledger")
     snapshot, updates = new_snapshot(table, draft, _summary(draft))
     return Staged(snapshot.snapshot_id, _requirements(table, draft), (*updates, *_changes(draft, snapshot.snapshot_id)))
@@ -72,10 +72,13 @@ def stage(table: Table, draft: Draft) -> Staged:
 
 def _requirements(table: Table, draft: Draft) -> tuple[TableRequirement, ...]:
     metadata = table.metadata
-    head = metadata.refs.get(draft.branch)
+    heads = {name: metadata.refs.get(name) for name in (draft.branch, *draft.retired)}
     return (
         AssertTableUUID(uuid=metadata.table_uuid),
-        AssertRefSnapshotId.model_validate({"ref": draft.branch, "snapshot-id": head.snapshot_id if head else None}),
+        *(
+            AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": head.snapshot_id if head else None})
+            for name, head in heads.items()
+        ),
         AssertCurrentSchemaId.model_validate({"current-schema-id": metadata.current_schema_id}),
         AssertDefaultSpecId.model_validate({"default-spec-id": metadata.default_spec_id}),
     )
@@ -92,18 +95,20 @@ def _changes(draft: Draft, snapshot_id: int) -> Iterator[TableUpdate]:
         yield RemoveSnapshotRefUpdate.model_validate({"ref-name": branch})
     # Last: a requirement on the head holds for all of it, so snapshots are never removed on a stale handle.
     if draft.expired:
-        yield RemoveSnapshotsUpdate.model_validate({"snapshot-ids": list(draft.expired)})
+        yield removal_of(draft.expired)
 
 
 def _summary(draft: Draft) -> dict[str, str]:
     notes = dict(draft.notes)
+    if draft.branch != MAIN_BRANCH:
+        notes[BRANCH_KEY] = draft.branch
     if draft.ledger is not None:
         return notes | {SUMMARY_KEY: draft.ledger.to_json()}
     return notes | ({BEGINNING_KEY: "true"} if draft.beginning else {})
 
 
-def has_landed(table: Table, snapshot_id: int) -> bool:
-    """Tell whether a snapshot is in the table's history, whatever happened after it."""
+def has_landed(table: Table | CommitTableResponse, snapshot_id: int) -> bool:
+    """Tell whether a snapshot is in a table's history, whatever happened after it: as loaded, or as replied."""
     metadata = table.metadata
     return metadata.snapshot_by_id(snapshot_id) is not None or any(
         entry.snapshot_id == snapshot_id for entry in metadata.snapshot_log

@@ -92,18 +92,7 @@ class Decoding:
         decoder = self._decoder(frame.schema_id)
         if isinstance(decoder, Refusal):
             return _refused(frame, decoder)
-        decoded = decoder.decode(frame.values)
-        kept = np.ones(len(frame), bool)
-        kept[list(decoded.refused)] = False
-        return Chunk(
-            partition=frame.partition,
-            schema_id=frame.schema_id,
-            events=decoded.events,
-            offsets=frame.offsets[kept],
-            timestamps_ms=frame.timestamps_ms[kept],
-            keys=frame.keys.filter(kept) if decoded.refused else frame.keys,
-            letters=tuple(_letters(frame, decoded.refused, UNDECODABLE)),
-        )
+        return chunk_of(frame, decoder)
 
     def shape(self, table: Table) -> Shape:
         """Return how events become rows, with the versions that the table has followed so far.
@@ -206,6 +195,24 @@ class Decoding:
                 yield schema_id, unfit(self._product, schema_id, f"have {lost}, which the table calls otherwise now")
 
 
+def chunk_of(frame: Frame, decoder: Decoder) -> Chunk:
+    """Return a frame, decoded with the decoder of its schema id."""
+    if frame.schema_id is None:
+        return _refused(frame, None)
+    decoded = decoder.decode(frame.values)
+    kept = np.ones(len(frame), bool)
+    kept[list(decoded.refused)] = False
+    return Chunk(
+        partition=frame.partition,
+        schema_id=frame.schema_id,
+        events=decoded.events,
+        offsets=frame.offsets[kept],
+        timestamps_ms=frame.timestamps_ms[kept],
+        keys=frame.keys.filter(kept) if decoded.refused else frame.keys,
+        letters=tuple(_letters(frame, decoded.refused, UNDECODABLE)),
+    )
+
+
 def _refused(frame: Frame, refusal: Refusal | None) -> Chunk:
     return Chunk(
         partition=frame.partition,
@@ -228,4 +235,6 @@ def _letters(frame: Frame, rows: Iterable[int], reason: str | None) -> Iterator[
             reason=reason or (NULL_VALUE if value is None else NO_SCHEMA_ID),
             key=frame.keys[row].as_py(),
             value=value,
+            timestamp_ms=int(frame.timestamps_ms[row]),
+            headers=tuple((frame.headers[row] or ()) if frame.headers is not None else ()),
         )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import (
@@ -27,7 +26,7 @@ from pyiceberg.types import ListType, MapType, StructType
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.changes import column_paths
 from headrace.schemas.errors import ProductStopped
-from headrace.schemas.stamps import holdable
+from headrace.schemas.stamps import stamp_column
 from headrace.schemas.types import METADATA_NAMES, arrow_field
 from headrace.sinks.bounds import bound_texts
 from headrace.sinks.evolution import followed_version
@@ -36,7 +35,7 @@ from headrace.streams.columns import Columns
 from headrace.streams.masked import masks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pyiceberg.table import Table
     from pyiceberg.types import IcebergType
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from headrace.schemas.masking import Masker
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Chunk
-    from headrace.sinks.partitioning import Part
 
 # Engines split work by row groups and skip by their statistics: fewer than 400,000 rows cost both.
 ROW_GROUP_ROWS = 500_000
@@ -128,7 +126,7 @@ class Shape:
             Unavailable: if the registry does not know a version yet that the table has followed.
         """
         fields = table.schema().fields
-        schema = pa.schema([arrow_field(each) for each in fields])
+        schema = columns_of(table)
         columns = Columns([each for each in fields if each.name not in METADATA_NAMES], self.reader, self.masker)
         # What no version has put into the table holds no event's values, whatever its name.
         strange = dict.fromkeys(column_paths(columns.fields))
@@ -158,13 +156,10 @@ class Shape:
 
     def _metadata(self, chunk: Chunk, generation: int) -> dict[str, pa.Array]:
         count = len(chunk)
-        stamps = chunk.timestamps_ms
-        stamped = holdable(stamps)
-        times = pa.array(np.where(stamped, stamps, 0) * 1_000, mask=~stamped).cast(pa.timestamp("us", tz="UTC"))
         return {
             "_kafka_partition": pa.repeat(pa.scalar(chunk.partition, pa.int32()), count),
             "_kafka_offset": pa.array(chunk.offsets),
-            "_kafka_timestamp": times,
+            "_kafka_timestamp": stamp_column(chunk.timestamps_ms),
             "_kafka_key": pa.nulls(count, pa.binary()) if self.key_masked else chunk.keys,
             "_schema_id": pa.repeat(pa.scalar(chunk.schema_id, pa.int32()), count),
             "_generation": pa.repeat(pa.scalar(generation, pa.int32()), count),
@@ -188,6 +183,11 @@ def _lacks_values(array: pa.Array, kind: IcebergType, *, required: bool) -> bool
             return _lacks_values(array.items, kind.value_type, required=kind.value_required)
         case _:
             return False
+
+
+def columns_of(table: Table) -> pa.Schema:
+    """Return the columns of the table's data files, as they are now."""
+    return pa.schema([arrow_field(each) for each in table.schema().fields])
 
 
 def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
@@ -219,18 +219,34 @@ def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
             hint="partition the table by fewer values, such as day in the place of hour, or bucket[16] of a field",
         )
     order_id = metadata.default_sort_order_id if is_sorted else None
-    return Written.for_(table, tuple(_write(table, part, order_id, product) for part in parts))
+    files = (write_file(table, [part.rows], PartitionValues(*part.values), order_id, product) for part in parts)
+    return Written.for_(table, tuple(files))
 
 
-def _write(table: Table, part: Part, order_id: int | None, product: Product) -> DataFile:
-    metadata, rows = table.metadata, part.rows
+def write_file(
+    table: Table, parts: Iterable[pa.Table], partition: PartitionValues, order_id: int | None, product: Product
+) -> DataFile:
+    """Write one data file of the table, part by part; each part is row groups of its own.
+
+    Args:
+        table: the table as it is now: the file is written for its schema and its partition spec.
+        parts: the rows in the file's order, in the columns that `columns_of` tells.
+        partition: the values of the partition that all rows lie in.
+        order_id: the sort order that the rows are in; None: in none.
+        product: the product.
+
+    Raises:
+        Unavailable: if storage fails; what has been written of the file is no part of the table.
+    """
+    metadata, schema = table.metadata, columns_of(table)
     # Its partition is not in the path: a value may be longer than a file's name may be, and paths stand in messages.
     path = table.location_provider().new_data_location(f"{uuid.uuid4()}.parquet")
     with catalog_errors(f"table {product.name}"):
         output = table.io.new_output(path)
         with output.create() as stream:
-            with pq.ParquetWriter(stream, rows.schema, **_writer_options(rows.schema)) as writer:
-                writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+            with pq.ParquetWriter(stream, schema, **_writer_options(schema)) as writer:
+                for rows in parts:
+                    writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
             parquet = writer.writer.metadata
         size_bytes = len(output)
     statistics = data_file_statistics_from_parquet_metadata(
@@ -243,7 +259,7 @@ def _write(table: Table, part: Part, order_id: int | None, product: Product) -> 
         content=DataFileContent.DATA,
         file_path=path,
         file_format=FileFormat.PARQUET,
-        partition=PartitionValues(*part.values),
+        partition=partition,
         file_size_in_bytes=size_bytes,
         sort_order_id=order_id,
         spec_id=metadata.default_spec_id,

@@ -6,6 +6,7 @@ does the test suite, which stops it, or the whole process, at any step.
 Each failure has one answer:
 
 *A request fails, and nothing certain is known.* The table is asked for the snapshot's id, which was known before.
+Only a reply that shows the table with this snapshot is believed without asking.
 *It is there.* The batch has landed, whatever the reply said.
 *It is absent and the ledger still is at the batch's start.* The same files are committed again, on a new handle.
 *The ledger has moved.* Another worker owns these partitions now: the batch is dropped whole.
@@ -16,8 +17,10 @@ After an unknown outcome no file is ever deleted.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -25,7 +28,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.schemas.stamps import holdable
-from headrace.sinks.attempts import Attempts
+from headrace.sinks.attempts import Answer, Attempts
 from headrace.sinks.commit import check_fence
 from headrace.sinks.draft import Draft
 from headrace.sinks.evolution import REFUSED_VERSION
@@ -48,14 +51,15 @@ if TYPE_CHECKING:
 
 # A product whose every second event cannot be read has a fault that dead letters would only hide.
 _MANY_ROWS = 100
-# A landing that lost this many races in a row waits a little, with jitter, before it goes on.
-_REPEATS = 8
+# A landing waits after each race that it loses. Who loses this many in a row, waits included, has too many rivals.
+_REPEATS = 16
 
 
 class Step(StrEnum):
     """The steps of a landing, in order. RELOAD to OUTCOME repeat until the outcome is certain."""
 
     LETTERS = "letters"
+    REGISTER = "register"
     FILES = "files"
     RELOAD = "reload"
     STAGE = "stage"
@@ -80,15 +84,45 @@ class Landed:
         snapshot_id: the snapshot that holds it.
         ledger: the table's ledger after it.
         rows: rows added.
-        letters: messages refused.
-        newest_s: the newest row's timestamp, seconds since 1970 UTC; None: no row, or none with a timestamp.
+        refused: messages refused, by reason.
+        newest: the newest row's timestamp by partition, seconds since 1970 UTC; partitions without any are left out.
+        size_bytes: the size of its data files.
+        conflicts: how many races for the commit it lost before.
+        read_bytes: the size of its messages' keys and values.
+        steps_s: how long each step took in all, in seconds. The wait after a lost race counts as its outcome's; waits
+            for what does not answer are left out.
     """
 
     snapshot_id: int
     ledger: Ledger
     rows: int
-    letters: int
-    newest_s: float | None
+    refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    newest: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    size_bytes: int = 0
+    conflicts: int = 0
+    read_bytes: int = 0
+    steps_s: Mapping[Step, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def letters(self) -> int:
+        """Messages refused."""
+        return sum(self.refused.values())
+
+    @property
+    def newest_s(self) -> float | None:
+        """The newest row's timestamp, seconds since 1970 UTC; None: no row, or none with a timestamp."""
+        return max(self.newest.values(), default=None)
+
+
+class Unregistered:
+    """Dead letters are entered nowhere: their topic is all that tells of them."""
+
+    def send(self, letters: Sequence[Letter], ledger: Ledger) -> None:
+        """See :meth:`Post.send`."""
+
+
+def no_rest(_lost: int, /) -> None:
+    """Try again at once."""
 
 
 def nothing_expires(_table: Table, /) -> tuple[int, ...]:
@@ -108,6 +142,8 @@ class Desk:
         topic_id: asks Kafka for the topic's id.
         branch: the branch that batches go to. A hold keeps `main` as it is, and no other.
         expire: says which snapshots an append's commit removes.
+        rest: waits after a lost race; it is told how many were lost in a row.
+        register: where dead letters are entered once ``post`` has them.
     """
 
     product: Product
@@ -117,6 +153,8 @@ class Desk:
     topic_id: Callable[[], str]
     branch: str = MAIN_BRANCH
     expire: Callable[[Table], tuple[int, ...]] = nothing_expires
+    rest: Callable[[int], None] = no_rest
+    register: Post = field(default_factory=Unregistered)
 
     @property
     def on_main(self) -> bool:
@@ -147,6 +185,7 @@ class Landing:
     chunks: Sequence[Chunk]
     landed: Landed | None = None
     _posted: bool = False
+    _registered: bool = False
     _written: Written | None = None
     _after: dict[int, Ledger] = field(default_factory=dict)
     _attempts: Attempts = field(init=False)
@@ -161,10 +200,15 @@ class Landing:
             yield Step.LETTERS
             self.desk.post.send(self.letters, self.base)
             self._posted = True
+        if self.letters and not self._registered:
+            yield Step.REGISTER
+            self.desk.register.send(self.letters, self.base)
+            self._registered = True
         for _ in range(_REPEATS):
             yield Step.RELOAD
             table = load_table(self.desk.catalog, self.desk.product)
-            if self._settle(table):
+            if (landed := self._attempts.landed(table)) is not None:
+                self._settle(landed)
                 yield Step.LANDED
                 return
             if self.desk.on_main:
@@ -179,10 +223,18 @@ class Landing:
             yield Step.STAGE
             staged = self._stage(table, ledger)
             yield Step.COMMIT
-            self._attempts.send(table, staged)
+            answer = self._attempts.send(table, staged)
             yield Step.OUTCOME
+            if answer is Answer.LANDED:
+                self._settle(staged.snapshot_id)
+                yield Step.LANDED
+                return
+            if answer is Answer.REFUSED:
+                self.desk.rest(self._attempts.refused)
         raise Unavailable(
-            "others commit to the table all the time", where=f"table {self.desk.product.name}", hint="it is tried again"
+            "others commit to the table all the time",
+            where=f"table {self.desk.product.name}",
+            hint="it is tried again with the same files; if it stays so, run fewer workers or commit less often",
         )
 
     @property
@@ -206,17 +258,26 @@ class Landing:
                 hint="see which schema their producer uses; nothing was committed, and the sink starts from here again",
             )
 
-    def _settle(self, table: Table) -> bool:
-        """Tell whether one of the commits sent so far is in the table's history."""
-        snapshot_id = self._attempts.landed(table)
-        if snapshot_id is None:
-            return False
-        self.landed = Landed(snapshot_id, self._after[snapshot_id], self.rows, len(self.letters), self._newest_s())
-        return True
+    def _settle(self, snapshot_id: int) -> None:
+        files = self._written.files if self._written else ()
+        self.landed = Landed(
+            snapshot_id,
+            self._after[snapshot_id],
+            self.rows,
+            Counter(letter.reason for letter in self.letters),
+            self._newest(),
+            sum(file.file_size_in_bytes for file in files),
+            self._attempts.refused,
+        )
 
-    def _newest_s(self) -> float | None:
-        stamps_ms = [chunk.timestamps_ms[holdable(chunk.timestamps_ms)] for chunk in self.chunks]
-        return max((float(stamps.max()) / 1_000 for stamps in stamps_ms if len(stamps)), default=None)
+    def _newest(self) -> Mapping[int, float]:
+        newest: dict[int, float] = {}
+        for chunk in self.chunks:
+            stamps_ms = chunk.timestamps_ms[holdable(chunk.timestamps_ms)]
+            if len(stamps_ms):
+                newest_s = float(stamps_ms.max()) / 1_000
+                newest[chunk.partition] = max(newest_s, newest.get(chunk.partition, newest_s))
+        return newest
 
     def _fenced(self, table: Table) -> Ledger:
         # A table without a ledger holds nothing, whatever the worker started from: it may have been made anew since.
@@ -234,7 +295,7 @@ class Landing:
     def _stage(self, table: Table, ledger: Ledger) -> Staged:
         files = self._written.files if self._written else ()
         after = ledger.advanced(self.ranges)
-        draft = Draft(after, files, branch=self.desk.branch, expired=self.desk.expire(table))
+        draft = Draft(after, files, branch=self.desk.branch, expired=self.desk.expire(table) if self.desk.on_main else ())
         staged = self._attempts.stage(table, draft)
         self._after[staged.snapshot_id] = after
         return staged

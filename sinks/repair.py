@@ -22,7 +22,7 @@ from headrace.schemas.stamps import holdable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.stops import topic_made_anew
-from headrace.streams.history import last_rows, read_ledger, stamps_of
+from headrace.streams.history import LastRows, last_rows, read_ledger, stamps_of
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Position
 from headrace.streams.peek import first_events
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.streams.admin import Admin, Topic, Watermarks
-    from headrace.streams.history import LastRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,9 @@ def plan_repair(catalog: Catalog, product: Product, admin: Admin, config: Mappin
         raise topic_made_anew(product, known.topic_id, topic.id)
     marks = admin.watermarks(topic)
     rows = last_rows(table, product)
+    if known is not None and known.generation > rows.generation:
+        # The topic was made anew and accepted: no event of the new one is in the table yet.
+        rows = LastRows(known.generation, {})
     if known is not None and rows.offsets and known.generation != rows.generation:
         raise _unsure(
             product,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
@@ -12,45 +11,53 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from headrace.schemas.catalog import open_catalog
 from headrace.schemas.errors import Bug, HeadraceError, Stale, Unavailable
 from headrace.schemas.registry import Registry
-from headrace.sinks.batch import Limits
 from headrace.sinks.catchup import Targets
 from headrace.sinks.deadletters import DeadLetters
 from headrace.sinks.decoding import Decoding
 from headrace.sinks.landing import Desk
-from headrace.sinks.patience import Patience
+from headrace.sinks.letter_table import LetterTable
+from headrace.sinks.mending import LOOK_AGAIN_S, Mending, mendable, signs_of
+from headrace.sinks.patience import Patience, Rest
 from headrace.sinks.pipeline import Pipeline
-from headrace.sinks.session import STOP_S, Session, Works
-from headrace.sinks.watch import Standing, Unwatched, Wait, WatchedReader
-from headrace.streams.admin import Admin
-from headrace.streams.reader import KafkaReader
+from headrace.sinks.places import places_of
+from headrace.sinks.session import STOP_S, Session
+from headrace.sinks.setting import UNWATCHED, Admins, Setting, check_instance_id
+from headrace.sinks.share import Share
+from headrace.sinks.upkeep.expiry import Expiry
+from headrace.sinks.upkeep.keeping import keeping
+from headrace.sinks.watch import Standing, Wait, WatchedReader
+from headrace.sinks.work import Works
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
-    from pyiceberg.catalog import Catalog
-
     from headrace.schemas.mesh import Mesh
-    from headrace.schemas.product import Product
-    from headrace.sinks.landing import Landed, Step
+    from headrace.sinks.landing import Landed
+    from headrace.sinks.mending import Signs
     from headrace.sinks.watch import Watcher
     from headrace.streams.reader import Rebalance
 
-# A sink asks again, so it may give up sooner than people: a stop waits for the request that is under way.
-ADMIN_TIMEOUT_S = 5.0
-
-UNWATCHED = Unwatched()
+__all__ = ["ProductSink", "Setting", "serve"]
 
 _LOG = structlog.get_logger("headrace.sink")
 
 
 def serve(
-    mesh: Mesh, products: Sequence[str], *, until_caught_up: bool, stop: Event, watcher: Watcher | None = None
+    mesh: Mesh,
+    products: Sequence[str],
+    *,
+    until_caught_up: bool,
+    stop: Event,
+    watcher: Watcher | None = None,
+    instance_id: str | None = None,
 ) -> bool:
     """Run the sinks of some products (none named: of all) until ``stop`` is set, or until caught up.
+
+    A product that stops on a fault is looked at every 30 s, and goes on once somebody has mended it; not where it is to
+    end when it has caught up.
 
     Args:
         mesh: the mesh.
@@ -58,17 +65,33 @@ def serve(
         until_caught_up: end when all that was in the topics at the start is in the tables.
         stop: set it to end: each sink lands once more within 10 s.
         watcher: is told how the products' sinks get on, from their threads.
+        instance_id: makes this process a static member of the products' groups: of each id there may be one.
 
     Returns:
         False if any product stopped on a fault; each has been logged with its next step.
 
     Raises:
-        UserError: a product that the mesh does not have, a missing secret; nothing was started.
+        UserError: a product that the mesh does not have, a missing secret, a wrong instance id; nothing was started.
     """
+    check_instance_id(instance_id)
     chosen = [mesh.product(name) for name in dict.fromkeys(products)] or list(mesh.all_products)
     hmac_key = mesh.environment.hmac_key()
+    admins = Admins()
     with Registry(mesh.environment.registry_config()) as registry:
-        settings = [Setting(mesh, product, registry, hmac_key, watcher=watcher or UNWATCHED) for product in chosen]
+        settings = [
+            Setting(
+                mesh,
+                product,
+                registry,
+                hmac_key,
+                watcher=watcher or UNWATCHED,
+                share=Share.of(len(chosen)),
+                instance_id=instance_id,
+                admins=admins,
+                look_again_s=LOOK_AGAIN_S,
+            )
+            for product in chosen
+        ]
         sinks = [_start(setting, stop, until_caught_up=until_caught_up) for setting in settings]
         try:
             # Each is waited for, also behind one that failed.
@@ -96,39 +119,6 @@ def _start(setting: Setting, stop: Event, *, until_caught_up: bool) -> Future[bo
     return sink
 
 
-def unobserved(step: Step) -> None:
-    """Nobody watches the steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a product's sink is made from.
-
-    Attributes:
-        mesh: the mesh.
-        product: the product.
-        registry: the schema registry, shared between products.
-        hmac_key: the mesh's secret.
-        watcher: is told how the sink gets on.
-        catalog: the catalog of the product's domain; None: the environment's.
-        observe: is told each step of a landing before it is done, from the landing's thread.
-    """
-
-    mesh: Mesh
-    product: Product
-    registry: Registry
-    hmac_key: bytes
-    watcher: Watcher = UNWATCHED
-    catalog: Catalog | None = None
-    observe: Callable[[Step], None] = unobserved
-
-    @property
-    def limits(self) -> Limits:
-        """When a batch is due: the environment's interval, else the contract's latency."""
-        interval_s = self.mesh.environment.commit_interval_s
-        return Limits(age_s=self.product.contract.freshness_s if interval_s is None else interval_s)
-
-
 class ProductSink:
     """A product's sink: sessions, one after the other, until it is told to stop or only an operator can decide."""
 
@@ -141,10 +131,23 @@ class ProductSink:
         )
         self._between = Patience(partial(self._waiting, Wait.SESSION), repeated=(Unavailable, Stale))
         self._targets: Targets | None = None
+        self._expiry = Expiry(setting.product.contract.upkeep)
         self._progress = False
 
     def run(self, stop: Event, *, until_caught_up: bool = False) -> bool:
-        """Run sessions until ``stop`` is set or all is caught up; False if the product stopped on a fault."""
+        """Run sessions until ``stop`` is set or all is caught up; False if the product stopped on a fault.
+
+        A fault that somebody has mended is none, if the setting says that it is looked at again.
+        """
+        while (fault := self._sessions(stop, until_caught_up=until_caught_up)) is not None:
+            self._standing.ended(fault)
+            if until_caught_up or not self._mended(fault, stop):
+                return False
+        self._standing.ended(None)
+        return True
+
+    def _sessions(self, stop: Event, *, until_caught_up: bool) -> HeadraceError | None:
+        """Run sessions; return the fault that ended them."""
         try:
             while not self._between.with_(lambda: self._one_session(stop, until_caught_up=until_caught_up), stop):
                 pass
@@ -153,16 +156,29 @@ class ProductSink:
             self._log.warning("stopped while waiting", what=str(error))
         except HeadraceError as error:
             self._log.error("stopped", what=error.what, where=error.where, next=error.hint)
-            self._standing.ended(error)
-            return False
+            return error
         except Exception as error:  # noqa: BLE001 - one product's fault stops no other
             # A message may hold a value: only the kind of the error and the code's places are logged.
             kind = type(error).__name__
-            self._log.error("stopped by a bug of headrace", kind=kind, places=_places(error))
-            self._standing.ended(Bug(f"stopped by a bug of headrace ({kind})"))
+            self._log.error("stopped by a bug of headrace", kind=kind, places=places_of(error))
+            return Bug(f"stopped by a bug of headrace ({kind})")
+        return None
+
+    def _mended(self, fault: HeadraceError, stop: Event) -> bool:
+        """Wait until topic, table or ledger are others than when the product stopped; False: nobody looks any more."""
+        look_again_s = self._setting.look_again_s
+        if look_again_s is None or not mendable(fault):
             return False
-        self._standing.ended(None)
-        return True
+        mending = Mending(self._signs)
+        while not stop.wait(look_again_s):
+            if mending.seen():
+                self._log.info("topic, table or ledger have changed since it stopped: trying again")
+                return True
+        return False
+
+    def _signs(self) -> Signs:
+        setting = self._setting
+        return signs_of(setting.product, setting.open_catalog(), setting.open_admin())
 
     def _one_session(self, stop: Event, *, until_caught_up: bool) -> bool:
         """Run a session. False: it broke off after it had landed something, so what went wrong before is forgotten.
@@ -184,23 +200,43 @@ class ProductSink:
     def _session(self, stop: Event, *, until_caught_up: bool) -> None:
         self._standing.opening()
         setting, mesh = self._setting, self._setting.mesh
-        product, kafka = setting.product, mesh.environment.kafka_config()
-        catalog = setting.catalog or open_catalog(mesh.environment, mesh.domain_of(product))
-        admin = Admin(kafka, request_timeout_s=ADMIN_TIMEOUT_S)
+        product = setting.product
+        catalog = setting.open_catalog()
+        admin = setting.open_admin()
         if until_caught_up and self._targets is None:
             self._targets = Targets(admin.watermarks(admin.topic(product.topic)))
         decoding = Decoding(product, mesh.policy, catalog, setting.registry, setting.hmac_key)
         abandon = Event()
-        post = DeadLetters(kafka, product, abandon)
-        desk = Desk(product, catalog, post, decoding.shape, lambda: admin.topic(product.topic).id)
+        post = DeadLetters(mesh.environment.kafka_config(), product, admin, abandon)
+        desk = Desk(
+            product,
+            catalog,
+            post,
+            decoding.shape,
+            lambda: admin.topic(product.topic).id,
+            register=LetterTable(catalog, product),
+            rest=Rest(abandon),
+            expire=self._expiry,
+        )
         works = Works(
-            product, admin, decoding, desk, setting.limits, self._patience, setting.observe, self._landed, abandon
+            product,
+            admin,
+            decoding,
+            desk,
+            setting.limits,
+            self._patience,
+            setting.observe,
+            self._landed,
+            abandon,
+            reached=partial(setting.watcher.reached, product),
+            upkeep=keeping(product, catalog, self._expiry.seen),
         )
 
         def open_reader(rebalance: Rebalance) -> WatchedReader:
             joined = _Joined(rebalance, lambda: self._standing.goes_on(Wait.SESSION))
-            reader = KafkaReader(kafka, product.topic, product.sink_group, joined)
-            return WatchedReader(reader, self._standing, lambda: admin.watermarks(admin.topic(product.topic)))
+            return WatchedReader(
+                setting.open_reader(joined), self._standing, lambda: admin.watermarks(admin.topic(product.topic))
+            )
 
         try:
             with Session(works, open_reader) as session:
@@ -217,6 +253,7 @@ class ProductSink:
             seconds=round(seconds, 3),
             lag_s=None if landed.newest_s is None else round(max(time.time() - landed.newest_s, 0.0), 3),
             snapshot=landed.snapshot_id,
+            **({"conflicts": landed.conflicts} if landed.conflicts else {}),
         )
         self._setting.watcher.landed(self._setting.product, landed, seconds)
 
@@ -242,7 +279,3 @@ class _Joined:
 
     def revoked(self, partitions: Sequence[int], *, lost: bool) -> None:
         self.session.revoked(partitions, lost=lost)
-
-
-def _places(error: BaseException) -> list[str]:
-    return [f"{frame.name} {frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]

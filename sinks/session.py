@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from headrace.schemas.catalog import load_table
-from headrace.schemas.errors import Bug, Held, Unavailable
-from headrace.sinks.batch import Batch, Chunk
-from headrace.sinks.landing import Landed, Landing
+from headrace.schemas.errors import Bug, Unavailable
+from headrace.sinks.batch import Batch
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.release import Release
 from headrace.sinks.stops import gap, topic_made_anew
-from headrace.sinks.upkeep.part import no_upkeep
+from headrace.sinks.watermark import Watermark
+from headrace.sinks.work import Work
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import Ledger, gaps
 
@@ -29,15 +28,9 @@ if TYPE_CHECKING:
     from threading import Event
     from types import TracebackType
 
-    from headrace.schemas.product import Product
-    from headrace.sinks.batch import Limits
     from headrace.sinks.catchup import Targets
-    from headrace.sinks.decoding import Decoding
-    from headrace.sinks.landing import Desk, Step
-    from headrace.sinks.patience import Patience
-    from headrace.sinks.upkeep.part import Submit, Upkeep
-    from headrace.streams.admin import Admin
-    from headrace.streams.frames import Frame
+    from headrace.sinks.landing import Landed
+    from headrace.sinks.work import Works
     from headrace.streams.reader import Polled, Reader, Rebalance
 
 # How long one poll waits: short, so that a batch lands when it is due and a stop is obeyed at once.
@@ -50,30 +43,8 @@ STOP_S = 10.0
 LOOK_S = 0.5
 # How often it is said that the broker is out of reach, while it is.
 TELL_S = 10.0
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Works:
-    """What a session works with; all of it belongs to one product.
-
-    ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
-    commit and the seconds from the batch's turn to land until then, waits included. ``abandon`` is set when the session
-    ends: from then on nothing waits any longer. ``upkeep`` is opened with the session, is told each commit, and is
-    closed with the session; what it hands in is done between two landings.
-    """
-
-    product: Product
-    admin: Admin
-    decoding: Decoding
-    desk: Desk
-    limits: Limits
-    patience: Patience
-    observe: Callable[[Step], None]
-    landed: Callable[[Landed, float], None]
-    abandon: Event
-    upkeep: Callable[[Submit], Upkeep] = no_upkeep
+# How often it is told how far the session's partitions are.
+REACH_S = 1.0
 
 
 class Session:
@@ -95,11 +66,14 @@ class Session:
         self._ledger: Ledger | None = None
         self._batch = Batch({})
         self._landing: Future[Landed] | None = None
-        # Set in the pipeline's thread: its last attempt found that the product is held.
-        self._unreleased = False
+        self._work = Work(works)
+        self._watermark = Watermark()
+        self._reached: float | None = None
         self._abandon = works.abandon
         self._look_s = 0.0
         self._tell_s = 0.0
+        self._reach_s = 0.0
+        self._paused = False
         self._release = Release(works.product, works.desk.catalog, works.patience)
         self._landing_since_s = 0.0
         self._grace_s = REVOKE_S
@@ -131,8 +105,9 @@ class Session:
         while not stop.is_set():
             self._take(self._reader.poll(POLL_S))
             self._collect()
+            self._tell_watermark()
             if self._release.came():
-                self._reader.resume()
+                self._resume()
             if targets is not None and self._caught_up(targets):
                 return
             if self._due(targets):
@@ -170,7 +145,7 @@ class Session:
             raise gap(product, partition, first, low)
         if self._works.desk.on_main and self._release.needed(table):
             # What is not read cannot be dropped by a rebalance: workers of a held product leave each other in peace.
-            self._reader.pause()
+            self._pause()
         self._base = self._ledger = ledger
         positions = {partition: ledger.next(partition) for partition in partitions}
         self._batch.positions.update(positions)
@@ -192,16 +167,37 @@ class Session:
             )
         for partition in partitions:
             self._batch.positions.pop(partition, None)
+        self._watermark.revoked(partitions)
 
     def _take(self, polled: Polled) -> None:
         now_s = time.monotonic()
         for frame in polled.frames:
-            self._batch.add(frame, self._pipeline.submit(partial(self._decode, frame)), now_s)
+            self._batch.add(frame, self._pipeline.submit(partial(self._work.decode, frame)), now_s)
         for partition, position in polled.ends.items():
             self._batch.end_of_partition(partition, position, now_s)
-        if polled.trouble is not None and now_s >= self._tell_s:
+        self._watermark.ended(polled.ends)
+        if polled.trouble is None:
+            if self._ledger is not None and not self._paused:
+                self._watermark.looked(self._batch.positions, self._ledger, time.time())
+        elif now_s >= self._tell_s:
             self._tell_s = now_s + TELL_S
             self._works.patience.report(polled.trouble)
+
+    def _tell_watermark(self) -> None:
+        now_s = time.monotonic()
+        reached = self._watermark.of(self._batch.positions)
+        if now_s < self._reach_s or reached == self._reached:
+            return
+        self._reach_s, self._reached = now_s + REACH_S, reached
+        self._works.reached(reached)
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._reader.pause()
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._reader.resume()
 
     def _due(self, targets: Targets | None) -> bool:
         if self._batch.due(self._works.limits, time.monotonic()):
@@ -211,16 +207,16 @@ class Session:
 
     def _land_or_pause(self) -> None:
         if self._landing is not None:
-            self._reader.pause()
+            self._pause()
             return
         batch, self._batch = self._batch, self._batch.next()
         self._landing_since_s = time.monotonic()
         base = self._base
         if base is None:
             raise Bug("a batch was read before a ledger was")
-        self._landing = self._pipeline.submit(lambda: self._land(batch, base))
+        self._landing = self._pipeline.submit(partial(self._work.land, batch, base))
         if not self._release.awaited:
-            self._reader.resume()
+            self._resume()
 
     def _collect(self) -> None:
         """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
@@ -242,6 +238,7 @@ class Session:
         self._landing = None
         landed = landing.result()
         self._ledger = landed.ledger
+        self._watermark.landed(landed.newest)
         self._works.landed(landed, time.monotonic() - self._landing_since_s)
         self._upkeep.landed(landed, self._batch.positions.keys())
         return landed
@@ -253,40 +250,9 @@ class Session:
             if self._landing is None:
                 self._land_or_pause()
             while self._landing is not None and not wait([self._landing], POLL_S).done:
-                if time.monotonic() >= deadline_s or self._unreleased:
+                if time.monotonic() >= deadline_s or self._work.unreleased:
                     return
             self._collect()
-
-    def _decode(self, frame: Frame) -> Chunk:
-        return self._patiently(lambda: self._works.decoding.chunk(frame))
-
-    def _land(self, batch: Batch, base: Ledger) -> Landed:
-        chunks = [chunk.result() for chunk in batch.chunks]
-        landing = Landing(self._works.desk, base, batch.ranges(chunks), chunks)
-
-        def drive() -> Landed:
-            for step in landing:
-                self._works.observe(step)
-            if landing.landed is None:
-                raise Bug("the landing ended without an outcome")
-            return landing.landed
-
-        return self._patiently(drive)
-
-    def _patiently(self, action: Callable[[], Result]) -> Result:
-        """Do it however often; decoding may wait for a release as landing does."""
-
-        def attempt() -> Result:
-            unreleased = False
-            try:
-                return action()
-            except Held:
-                unreleased = True
-                raise
-            finally:
-                self._unreleased = unreleased
-
-        return self._works.patience.with_(attempt, self._abandon)
 
     def _caught_up(self, targets: Targets) -> bool:
         """Tell whether the table holds the targets; other workers' partitions count too."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from pyiceberg.manifest import DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus
 from pyiceberg.table.refs import SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update import AddSnapshotUpdate
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
 from headrace.schemas.errors import Unavailable
@@ -49,8 +50,9 @@ class _Append(_MergeAppendFiles):
 
 
 class _Rewrite(_MergeAppendFiles):
-    """Puts files in the place of others of its base. Reads the manifests of data files until all have been found.
+    """Puts files in the place of others of its base, or takes files out of it.
 
+    Reads the manifests of data files until all have been found.
     `new_snapshot` hands its files over as ``replaced``.
     """
 
@@ -127,18 +129,20 @@ def new_snapshot(table: Table, draft: Draft, summary: Mapping[str, str]) -> tupl
     """
     producer = _producer(table, draft, summary)
     updates, _ = producer._commit()  # noqa: SLF001 - see the module's docstring
-    added = updates[0]
+    added, *others = updates
     snapshot: Snapshot = added.snapshot  # type: ignore[union-attr]  # the first update adds the snapshot
     if draft.replaced and snapshot.summary is not None:
         # pyiceberg sums up no `replace`. Whoever reads a table by what was appended passes such a snapshot over.
-        snapshot.summary.operation = Operation.REPLACE
-    return snapshot, updates
+        summed = snapshot.summary.model_copy(update={"operation": Operation.REPLACE})
+        snapshot = snapshot.model_copy(update={"summary": summed})
+    return snapshot, (AddSnapshotUpdate(snapshot=snapshot), *others)
 
 
 def _producer(table: Table, draft: Draft, summary: Mapping[str, str]) -> _Append | _Rewrite:
-    kind = _Rewrite if draft.replaced else _Append
+    gone = (*draft.replaced, *draft.removed)
+    kind = _Rewrite if gone else _Append
     producer = kind(
-        operation=Operation.OVERWRITE if draft.replaced else Operation.APPEND,
+        operation=Operation.OVERWRITE if gone else Operation.APPEND,
         transaction=cast("Transaction", _Handle(table, draft)),
         io=table.io,
         branch=draft.branch,
@@ -147,7 +151,7 @@ def _producer(table: Table, draft: Draft, summary: Mapping[str, str]) -> _Append
     for file in draft.files:
         producer.append_data_file(file)
     if isinstance(producer, _Rewrite):
-        producer.replaced = {file.file_path: file for file in draft.replaced}
-        for file in draft.replaced:
+        producer.replaced = {file.file_path: file for file in gone}
+        for file in gone:
             producer.delete_data_file(file)
     return producer

@@ -15,7 +15,8 @@ def topic_made_anew(product: Product, known: str, found: str) -> ProductStopped:
     return ProductStopped(
         f"the topic was made anew: the table follows the topic {known}, Kafka has {found}",
         where=f"topic {product.topic}",
-        hint="offsets of the two must not be mixed: move the table away or drop it, then run `headrace apply`",
+        hint=f"`headrace accept-topic {product.name}` lets the table go on with the new topic; offsets of the two are "
+        "never mixed",
     )
 
 

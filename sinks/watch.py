@@ -8,6 +8,7 @@ not given it partitions yet, or the last session broke off), in reading (the bro
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -17,10 +18,10 @@ import structlog
 from headrace.sinks.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
-    from headrace.schemas.errors import HeadraceError
+    from headrace.schemas.errors import HeadraceError, Unavailable
     from headrace.schemas.product import Product
     from headrace.sinks.landing import Landed
     from headrace.streams.reader import Polled, Reader
@@ -36,7 +37,8 @@ _LOG = structlog.get_logger("headrace.sink")
 class Watcher(Protocol):
     """Is told how the sinks get on: from their threads, several at once. It must neither block nor raise.
 
-    Of one product `running` and `waiting` come in the order in which they hold, and `ended` comes last.
+    Of one product `running` and `waiting` come in the order in which they hold, and `ended` comes last, unless it ended
+    on a fault that somebody then mends: it goes on, and they come again.
     """
 
     def running(self, product: Product) -> None:
@@ -49,6 +51,13 @@ class Watcher(Protocol):
 
     def landed(self, product: Product, landed: Landed, seconds: float) -> None:
         """A batch is in the table, so many seconds after its turn to land came, waits included."""
+        ...
+
+    def reached(self, product: Product, watermark_s: float | None) -> None:
+        """What its partitions were sent until then is in the table: seconds since 1970 UTC, once a second at most.
+
+        None: nothing is known of some partition yet, or this process has none. See `headrace.sinks.watermark`.
+        """
         ...
 
     def ended(self, product: Product, fault: HeadraceError | None) -> None:
@@ -68,8 +77,49 @@ class Unwatched:
     def landed(self, product: Product, landed: Landed, seconds: float) -> None:
         """See :meth:`Watcher.landed`."""
 
+    def reached(self, product: Product, watermark_s: float | None) -> None:
+        """See :meth:`Watcher.reached`."""
+
     def ended(self, product: Product, fault: HeadraceError | None) -> None:
         """See :meth:`Watcher.ended`."""
+
+
+class Watchers:
+    """Several watchers as one. One that breaks the rule and raises is logged, and the others are told all the same.
+
+    Args:
+        watchers: whom to tell, in this order.
+    """
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = tuple(watchers)
+
+    def running(self, product: Product) -> None:
+        """See :meth:`Watcher.running`."""
+        self._tell(lambda watcher: watcher.running(product))
+
+    def waiting(self, product: Product, error: HeadraceError) -> None:
+        """See :meth:`Watcher.waiting`."""
+        self._tell(lambda watcher: watcher.waiting(product, error))
+
+    def landed(self, product: Product, landed: Landed, seconds: float) -> None:
+        """See :meth:`Watcher.landed`."""
+        self._tell(lambda watcher: watcher.landed(product, landed, seconds))
+
+    def reached(self, product: Product, watermark_s: float | None) -> None:
+        """See :meth:`Watcher.reached`."""
+        self._tell(lambda watcher: watcher.reached(product, watermark_s))
+
+    def ended(self, product: Product, fault: HeadraceError | None) -> None:
+        """See :meth:`Watcher.ended`."""
+        self._tell(lambda watcher: watcher.ended(product, fault))
+
+    def _tell(self, tell: Callable[[Watcher], None]) -> None:
+        for watcher in self._watchers:
+            try:
+                tell(watcher)
+            except Exception as error:  # noqa: BLE001 - no sink stops for who watches it; a message may hold a value
+                _LOG.error("a watcher is broken", watcher=type(watcher).__name__, kind=type(error).__name__)
 
 
 class Wait(StrEnum):
@@ -95,6 +145,7 @@ class Standing:
     def opening(self) -> None:
         """A new session begins: what the last one waited for is forgotten, why it broke off is not."""
         with self._lock:
+            self._over = False
             self._waits = {Wait.SESSION: self._waits.get(Wait.SESSION)}
 
     def waits(self, place: Wait, error: HeadraceError) -> None:
@@ -119,7 +170,7 @@ class Standing:
             self._watcher.running(self._product)
 
     def ended(self, fault: HeadraceError | None) -> None:
-        """It has ended; nothing is told after this."""
+        """It has ended; nothing is told after this, unless a new session begins."""
         with self._lock:
             self._over = True
             self._watcher.ended(self._product, fault)
@@ -141,23 +192,23 @@ class WatchedReader:
         self._reader = reader
         self._standing = standing
         self._ask = ask
-        self._troubled = False
+        self._trouble: Unavailable | None = None
         self._probes: Pipeline | None = None
         self._probe: Future[object] | None = None
         self._ask_at_s = 0.0
 
     def poll(self, timeout_s: float) -> Polled:
-        """See :meth:`headrace.streams.reader.Reader.poll`."""
+        """See :meth:`headrace.streams.reader.Reader.poll`. Trouble is told with each poll until it has ended."""
         polled = self._reader.poll(timeout_s)
         if polled.trouble is not None:
-            self._troubled = True
+            self._trouble = polled.trouble
             self._forget_probe()
             self._ask_at_s = time.monotonic() + PROBE_S
             self._standing.waits(Wait.READING, polled.trouble)
-        elif self._troubled and (polled.frames or polled.ends or self._answered()):
-            self._troubled = False
+        elif self._trouble is not None and (polled.frames or polled.ends or self._answered()):
+            self._trouble = None
             self._standing.goes_on(Wait.READING)
-        return polled
+        return replace(polled, trouble=self._trouble)
 
     def pause(self) -> None:
         """See :meth:`headrace.streams.reader.Reader.pause`."""

@@ -28,6 +28,7 @@ from datafusion import SessionConfig, SessionContext
 from headrace.schemas.avro import Field, Fixed, Primitive, Record
 from headrace.schemas.plain import Speller
 from headrace.streams.branches import AS_WRITTEN, has_unions, reader_schema, reshaper
+from headrace.streams.misfits import unheld_path, unread_path
 from headrace.streams.storable import unstorable
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Decoder:
 
     def __init__(self, schema: AvroSchema, schema_id: int) -> None:
         self._header = _HEADER.pack(MAGIC, schema_id)
-        self._plain = fastavro.parse_schema(Speller(_checked).record(schema.record))
+        spelt = Speller(_checked).record(schema.record)
+        self._fields: list[dict[str, Any]] = spelt["fields"]
+        self._plain = fastavro.parse_schema(spelt)
         # DataFusion resolves namespaces differently and trips over a logical type on a type that does not carry it,
         # which the specification has readers ignore; so there is nothing left to resolve or to ignore.
         guarded = Speller(_logical).record(_guarded(schema.record))
@@ -119,6 +122,19 @@ class Decoder:
         # Joining one array would copy it.
         events = pa.concat_arrays(parts) if len(parts) > 1 else parts[0] if parts else pa.array([], self._type)
         return Decoded(events, tuple(sorted(refused)))
+
+    def misfit(self, value: bytes) -> str | None:
+        """Return where a value, header included, does not fit: a field's path, empty: behind the last field.
+
+        None: it fits, or its header is another one. For single values; what stands there is not told.
+        """
+        if value[:HEADER_BYTES] != self._header:
+            return None
+        path = unread_path(self._fields, value[HEADER_BYTES:])
+        if path is not None:
+            return path
+        events = self._block(pa.array([value], pa.binary()))
+        return None if events is None else unheld_path(events)
 
     def _split(self, values: pa.BinaryArray, rows: Rows, pending: list[Rows]) -> list[int]:
         """Put what is left of a block that failed on the stack, first rows on top; return the rows that are refused."""

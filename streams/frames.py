@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+# A message's headers as confluent-kafka gives them, names and values, or None; one object a message.
+Headers: TypeAlias = np.ndarray[Any, np.dtype[np.object_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Frame:
         timestamps_ms: the messages' timestamps, milliseconds since 1970 UTC.
         keys: the keys as they are; null where there is none.
         values: the values as they are, header included; null for a tombstone.
+        headers: the messages' headers, one list or None a message; None: no message has any.
     """
 
     partition: int
@@ -40,6 +43,7 @@ class Frame:
     timestamps_ms: Longs
     keys: pa.BinaryArray
     values: pa.BinaryArray
+    headers: Headers | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -48,6 +52,19 @@ class Frame:
     def nbytes(self) -> int:
         """Bytes of keys and values together."""
         return int(self.values.nbytes + self.keys.nbytes)
+
+    def before(self, end: int) -> Frame:
+        """Return the messages below an offset."""
+        count = int(self.offsets.searchsorted(end))
+        return Frame(
+            partition=self.partition,
+            schema_id=self.schema_id,
+            offsets=self.offsets[:count],
+            timestamps_ms=self.timestamps_ms[:count],
+            keys=self.keys[:count],
+            values=self.values[:count],
+            headers=None if self.headers is None else self.headers[:count],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,7 @@ class Messages:
     timestamps_ms: Longs
     keys: pa.BinaryArray
     values: pa.BinaryArray
+    headers: Headers | None = None
 
     @property
     def nbytes(self) -> int:
@@ -76,6 +94,7 @@ class Messages:
             timestamps_ms=np.concatenate([part.timestamps_ms for part in parts]),
             keys=pa.concat_arrays([part.keys for part in parts]),
             values=pa.concat_arrays([part.values for part in parts]),
+            headers=_joined([(part.headers, len(part.values)) for part in parts]),
         )
 
     def without(self, partitions: Collection[int]) -> Messages:
@@ -90,6 +109,7 @@ class Messages:
             timestamps_ms=self.timestamps_ms[kept],
             keys=self.keys.filter(pa.array(kept)),
             values=self.values.filter(pa.array(kept)),
+            headers=None if self.headers is None else self.headers[kept],
         )
 
 
@@ -135,7 +155,15 @@ def _frames(partition: int, schema_id: int | None, messages: Messages) -> Iterat
             timestamps_ms=messages.timestamps_ms[rows],
             keys=messages.keys[rows],
             values=messages.values[rows],
+            headers=None if messages.headers is None else messages.headers[rows],
         )
+
+
+def _joined(parts: Sequence[tuple[Headers | None, int]]) -> Headers | None:
+    """Return headers of several runs as one; a run without any has None for each of its messages."""
+    if all(headers is None for headers, _ in parts):
+        return None
+    return np.concatenate([np.full(count, None) if headers is None else headers for headers, count in parts])
 
 
 def schema_ids(values: pa.BinaryArray) -> Longs:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyiceberg.table.refs import MAIN_BRANCH
 
 from headrace.schemas.catalog import catalog_errors
-from headrace.schemas.errors import DamagedLedger
+from headrace.schemas.errors import DamagedLedger, ProductStopped
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Walk, trusted_property, walk
 
 if TYPE_CHECKING:
@@ -77,7 +77,14 @@ def find_ledger(table: Table, product: Product, branch: str = MAIN_BRANCH) -> Fo
             return Found(found.ledger, found.snapshot_id, snapshot.timestamp_ms if snapshot else None)
         if found.whole:
             return None
-        ledger = trusted_property(metadata.properties.get(PROPERTY_KEY), last_rows(table, product).offsets)
+        if branch != MAIN_BRANCH:
+            raise ProductStopped(
+                f"its branch {branch} is gone, or others have expired its history",
+                where=f"table {product.name}",
+                hint="what was to be built on that branch must be begun anew",
+            )
+        rows = last_rows(table, product)
+        ledger = trusted_property(metadata.properties.get(PROPERTY_KEY), rows.offsets, rows.generation)
     except DamagedLedger as error:
         name = product.name
         hint = (

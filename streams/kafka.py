@@ -102,6 +102,12 @@ def kafka_error(error: KafkaException | KafkaError, *, where: str) -> HeadraceEr
         return UserError(f"the right is missing: {text}", where=where, hint="ask the platform team for the ACL")
     if code in UNKNOWN_TOPIC:
         return NotApplied("the topic does not exist", where=where, hint=APPLY_HINT)
+    if code == "FENCED_INSTANCE_ID":
+        return UserError(
+            "another worker has joined with the same instance id and has taken over",
+            where=where,
+            hint="give each worker an id of its own with --instance-id, such as its pod's name; then start it again",
+        )
     if code in _FENCED:
         return UserError(
             "another process does the same work and has taken over", where=where, hint="let it finish, or stop it first"

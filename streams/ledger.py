@@ -20,6 +20,11 @@ SUMMARY_KEY = "headrace.ledger"
 PROPERTY_KEY = "headrace.ledger.main"
 # In the summary of a snapshot of headrace's own that landed before the table had a ledger: nothing lies behind it.
 BEGINNING_KEY = "headrace.ledger.none"
+# In the summary of a snapshot that added rows which had been dead letters, before its ledger's positions: what was
+# asked for and how many rows there were, for people.
+REDRIVE_KEY = "headrace.redrive"
+# In the summary of a snapshot that was made on another branch than main: it may hold half a table.
+BRANCH_KEY = "headrace.branch"
 # The record of accepted gaps came later and is part of format 1: whoever does not know it reads every position right,
 # and merely forgets the record.
 FORMAT = 1
@@ -120,6 +125,17 @@ class Ledger:
         moved = {partition: Position(gap.end, self._last_row(partition)) for partition, gap in lost.items()}
         known = {partition: _with(self.accepted.get(partition, ()), gap) for partition, gap in lost.items()}
         return replace(self, positions={**self.positions, **moved}, added={}, accepted={**self.accepted, **known})
+
+    def redriven(self, offsets: Mapping[int, int]) -> Ledger:
+        """Return the ledger after rows were added before its positions, which stay; nothing was read for them.
+
+        Args:
+            offsets: the highest offset among these rows, by partition.
+        """
+        last_rows = {partition: self._last_row(partition) for partition in offsets}
+        rows = {p: offset if (last := last_rows[p]) is None else max(offset, last) for p, offset in offsets.items()}
+        moved = {partition: Position(self.next(partition), row) for partition, row in rows.items()}
+        return replace(self, positions={**self.positions, **moved}, added={})
 
     def adding_nothing(self) -> Ledger:
         """Return the ledger for a snapshot that adds nothing and moves nothing."""
@@ -281,12 +297,13 @@ def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None])
     return Walk(None, whole=True)
 
 
-def trusted_property(text: str | None, last_rows: Mapping[int, int]) -> Ledger:
+def trusted_property(text: str | None, last_rows: Mapping[int, int], generation: int | None = None) -> Ledger:
     """Return the ledger of the table's property, which serves only if it agrees with the rows in the table.
 
     Args:
         text: the property.
-        last_rows: the highest offset in the table by partition, of the highest generation.
+        last_rows: the highest offset in the table by partition, of the highest generation that has rows.
+        generation: that generation, where it is known: a ledger of a later one has no row yet.
 
     Raises:
         DamagedLedger: if there is no property or it contradicts the rows; both are shown.
@@ -294,6 +311,8 @@ def trusted_property(text: str | None, last_rows: Mapping[int, int]) -> Ledger:
     """
     found = Ledger.from_json(text) if text is not None else None
     claimed = {p: at.last_row for p, at in found.positions.items() if at.last_row is not None} if found else {}
+    if found is not None and generation is not None and found.generation > generation:
+        last_rows = {}
     if found is None or claimed != dict(last_rows):
         raise DamagedLedger(
             f"the table's history was expired and its property does not agree with its rows: "

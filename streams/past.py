@@ -1,7 +1,8 @@
 """Rows of a product's table as events: in the order of their offsets, a window at a time, never the whole table.
 
-The only module that reads data files with pyiceberg's `ArrowScan` (a contract test holds what is relied on): it honours
-position deletes and evolved schemas, and its public callers read a whole table or no order at all.
+Data files are read with pyiceberg's `ArrowScan` here and in `headrace.sinks.upkeep.rewriting` (contract tests hold what
+is relied on): it honours position deletes and evolved schemas, and its public callers read a whole table or no order at
+all.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Past:
         if snapshot is None or not spans:
             return
         first, end = min(span.first for span in spans.values()), max(span.end for span in spans.values())
-        with self._errors():
+        with reading_errors(self.product):
             planned = self.table.scan(row_filter=self._filter(first, end, spans), snapshot_id=snapshot.snapshot_id)
             tasks = [(task, self._extent(task, first, end)) for task in planned.plan_files()]
         axis = Axis.of([extent for _, extent in tasks], first, end)
@@ -92,7 +93,7 @@ class Past:
                 low, most = high, axis.end
                 continue
             chosen = [task for task, extent in tasks if extent.low < high and extent.high >= low]
-            with self._errors():
+            with reading_errors(self.product):
                 scan = self._scan(low, high, reached)
                 window = scan.window(chosen)
             rows = scan.fitting_rows
@@ -111,20 +112,6 @@ class Past:
             scan.limit_bytes = None
         return scan
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        where = f"table {self.product.name}"
-        with catalog_errors(where):
-            try:
-                yield
-            except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ResolveError) as error:
-                # Arrow's texts may show values.
-                raise ProductStopped(
-                    f"a data file cannot be read ({type(error).__name__})",
-                    where=where,
-                    hint="restore it, or roll the table back",
-                ) from None
-
     def _filter(self, low: int, high: int, spans: Mapping[int, Span]) -> BooleanExpression:
         partitions = ", ".join(str(partition) for partition, span in spans.items() if span.first < span.end)
         offsets = f"{OFFSET} >= {low} AND {OFFSET} < {high}"
@@ -138,6 +125,27 @@ class Past:
             # Another engine wrote the file without statistics.
             return Extent(first, end - 1, task.file.record_count)
         return Extent(int(from_bytes(LongType(), lower)), int(from_bytes(LongType(), upper)), task.file.record_count)
+
+
+@contextmanager
+def reading_errors(product: Product) -> Iterator[None]:
+    """Map what reading a table's data files raises to headrace's tree.
+
+    Raises:
+        Unavailable: storage does not answer, or files are gone.
+        ProductStopped: a file is damaged.
+    """
+    where = f"table {product.name}"
+    with catalog_errors(where):
+        try:
+            yield
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ResolveError) as error:
+            # Arrow's texts may show values.
+            raise ProductStopped(
+                f"a data file cannot be read ({type(error).__name__})",
+                where=where,
+                hint="restore it, or roll the table back",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from operator import itemgetter
 from threading import Thread
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import pyarrow as pa
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.schemas.errors import Bug, SettingsError, Unavailable, UserError
+from headrace.streams.arrivals import columns_of
 from headrace.streams.decode import MAX_BLOCK_ROWS
-from headrace.streams.frames import Messages, frames_of
+from headrace.streams.frames import frames_of
 from headrace.streams.kafka import CONSUME_ROWS, NEWS, Problems, client_config, kafka_error, open_consumer
 from headrace.streams.reading import Member, Polled, PollMissed, Reader, Rebalance
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
-    from confluent_kafka import KafkaError
+    from headrace.streams.frames import Messages
 
 __all__ = ["CONSUMER_DEFAULTS", "KafkaReader", "Member", "PollMissed", "Polled", "Reader", "Rebalance", "TopicReader"]
 
@@ -34,6 +32,8 @@ _POLL_BYTES = 64 << 20
 _CLOSE_S = 3.0
 # A group's offsets are read and written within milliseconds; a coordinator that moves needs some seconds.
 _ANSWER_S = 10.0
+# What a consumer's fatal error is about, its text alone tells.
+_SAME_INSTANCE = KafkaError(KafkaError.FENCED_INSTANCE_ID)
 # A worker that died is missed after this; the broker's lowest default bound is 6 s.
 CONSUMER_DEFAULTS: Mapping[str, str] = {
     "session.timeout.ms": "10000",
@@ -64,6 +64,7 @@ class TopicReader:
         self._problems = Problems()
         self._paused = False
         self._closed = False
+        self._poll_bytes = _POLL_BYTES
         self._given_up: set[int] = set()
         self._failure: Exception | None = None
         self._consumer = open_consumer(
@@ -106,9 +107,9 @@ class TopicReader:
                 ends |= self._ends(message for message in some if message.error() is not None)
                 some = [message for message in some if message.error() is None]
             if some:
-                parts.append(_columns(some))
+                parts.append(columns_of(some))
                 size += parts[-1].nbytes
-            if not full or size >= _POLL_BYTES or time.monotonic() >= deadline:
+            if not full or size >= self._poll_bytes or time.monotonic() >= deadline:
                 break
         if parts:
             self._problems.last = None
@@ -172,6 +173,8 @@ class TopicReader:
                 where=self._topic,
                 hint="choose another group; members of this one need partition.assignment.strategy=cooperative-sticky",
             )
+        if error.name() == "_FATAL" and _SAME_INSTANCE.str() in error.str():
+            return kafka_error(_SAME_INSTANCE, where=self._topic)
         return kafka_error(error, where=self._topic)
 
     @contextmanager
@@ -199,10 +202,20 @@ class KafkaReader(TopicReader):
         topic: the topic.
         group: the consumer group.
         rebalance: is asked for positions and told of revocations.
+        poll_bytes: one poll joins messages of about so many bytes.
     """
 
-    def __init__(self, config: Mapping[str, str], topic: str, group: str, rebalance: Rebalance) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, str],
+        topic: str,
+        group: str,
+        rebalance: Rebalance,
+        *,
+        poll_bytes: int = _POLL_BYTES,
+    ) -> None:
         super().__init__(config, topic, rebalance, group)
+        self._poll_bytes = min(poll_bytes, _POLL_BYTES)
         self._told = False
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
@@ -282,17 +295,6 @@ class KafkaReader(TopicReader):
         self._given_up |= {place.partition for place in partitions}
         with self._carried():
             consumer.incremental_unassign(partitions)
-
-
-def _columns(messages: list[Message]) -> Messages:
-    count = len(messages)
-    return Messages(
-        partitions=np.fromiter(map(Message.partition, messages), np.int32, count),
-        offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
-        timestamps_ms=np.fromiter(map(itemgetter(1), map(Message.timestamp, messages)), np.int64, count),
-        keys=pa.array(list(map(Message.key, messages)), pa.binary()),
-        values=pa.array(list(map(Message.value, messages)), pa.binary()),
-    )
 
 
 def _within(seconds: float, action: Callable[[], object], name: str) -> bool:

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 
 # Outages kill a stack of their own and start it again; the demo streams for a minute and more.
 TOGETHER = ("tests/outages/", "tests/integration/test_demo.py")
+# What takes half a minute and more begins first, so that no process is left with one of them at the end.
+LONG = (
+    "faults/test_verify_memory",
+    "faults/test_vouchers_killed",
+    "faults/test_stale_workers",
+    "faults/test_storms",
+    "faults/test_audit_killed",
+    "faults/test_history_first",
+    "faults/test_registry_away",
+    "faults/test_sigkill",
+    "integration/test_tutorial",
+    "integration/test_vouchers",
+    "integration/test_embedded_stack",
+)
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type hints
@@ -38,6 +52,11 @@ class Together(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Together:
     """Distribute tests over processes in headrace's own way."""
     return Together(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let long tests come first; otherwise the order stays."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,11 +14,10 @@ import typer
 
 from headrace.schemas.errors import UserError
 from headrace.selfserve.commands import FAILED, INTERRUPTED, epilog, session_of
+from headrace.selfserve.commands.logged import logged
 from headrace.selfserve.output import (
     Format,
-    LogFormat,
     ReportFormat,
-    log_to_stderr,
     progress,
     say,
     show_rows,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
+    from headrace.sinks.watch import Watcher
 
 app = typer.Typer()
 
@@ -57,7 +57,14 @@ MetricsHost = Annotated[
         metavar="HOST", help="The address that --metrics-port listens at; else 127.0.0.1, this machine alone."
     ),
 ]
-Logs = Annotated[LogFormat, typer.Option("--log-format", help="How to write log lines.")]
+InstanceId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        envvar="HEADRACE_INSTANCE_ID",
+        help="Keep this worker's partitions over a restart within 45 s; one that no other worker has, as a pod's name.",
+    ),
+]
 
 
 @app.command(
@@ -114,6 +121,7 @@ def publish(
         failed="a product stopped or failed; the log says why",
     )
 )
+@logged
 def sink(
     context: typer.Context,
     products: Products = None,
@@ -121,31 +129,28 @@ def sink(
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that was in the topics at the start is committed.")
     ] = False,
+    instance_id: InstanceId = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
-    log_format: Logs = LogFormat.TEXT,
 ) -> None:
     """Keep the tables up to date with the topics, until stopped.
 
     Each event becomes a row exactly once. A fault in one product stops no other. Several processes may run at once and
-    share the partitions. A product that is held is waited for, with --until-caught-up too. Ctrl-C and SIGTERM commit
-    what is open (at most 10 s); a second one ends at once, and nothing is lost by it.
+    share the partitions. A product that is held is waited for, with --until-caught-up too. One that stopped on a fault
+    is looked at every 30 s, and goes on once its topic, table or ledger were mended. Ctrl-C and SIGTERM commit what is
+    open (at most 10 s); a second one ends at once, and nothing is lost by it. If the environment in mesh.yaml says
+    `sink: {openlineage: true}`, OpenLineage events are sent as that library's own settings say.
     """
-    from headrace.selfserve.sink_metrics import serve_sink_metrics
     from headrace.sinks.serve import serve
 
     check_metrics(metrics_port, metrics_host)
-    log_to_stderr(log_format)
     mesh = session_of(context).mesh()
     chosen = chosen_products(mesh, products)
     names = [str(product.name) for product in chosen]
-    watching = nullcontext() if metrics_port is None else serve_sink_metrics(mesh, names, metrics_host, metrics_port)
-    with watching as watched, stopped_by_signals() as stopped:
-        if watched is not None:
-            say(f"metrics at {watched[1]}/metrics")
+    with _watched(mesh, names, metrics_host, metrics_port) as watcher, stopped_by_signals() as stopped:
         say(f"keeping {len(names)} table{'s' if len(names) != 1 else ''} up to date; Ctrl-C stops")
         fine = serve(
-            mesh, names, until_caught_up=until_caught_up, stop=stopped.event, watcher=watched[0] if watched else None
+            mesh, names, until_caught_up=until_caught_up, stop=stopped.event, watcher=watcher, instance_id=instance_id
         )
     if stopped.signal == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
@@ -190,7 +195,7 @@ def sql(
     epilog=epilog(
         "headrace verify",
         "headrace verify operations.flights --format json",
-        ok="every event is in its table exactly once, or is a dead letter",
+        ok="every event is in its table exactly once, is a dead letter, or was skipped on record",
         failed="something is missing, not yet committed, doubled or foreign; or it could not be found out",
     )
 )
@@ -202,7 +207,9 @@ def verify(
     """Prove that each event is in its table exactly once.
 
     Reads the topics with a consumer of its own and the tables with DuckDB, and compares partition by partition; what
-    the sinks believe is not asked. An event behind a partition's last row is pending, one before it is missing.
+    the sinks believe is not asked. An event behind a partition's last row is pending, one before it is missing. What
+    Kafka no longer keeps is said, and so is what an operator has accepted as lost. Needs 16 bytes of temporary disk for
+    each row (TMPDIR says where), and no more memory for a large table than for a small one.
     """
     from headrace.governance.verify import verify as verify_products
     from headrace.selfserve.report import show_audit, write_audit
@@ -231,6 +238,30 @@ def check_metrics(port: int | None, host: str | None) -> None:
             "--metrics-host says where to serve metrics, and nothing says that they are served",
             hint="add --metrics-port PORT (0: a free port)",
         )
+
+
+@contextmanager
+def _watched(mesh: Mesh, names: Sequence[str], metrics_host: str | None, metrics_port: int | None) -> Iterator[Watcher]:
+    """Tell of these products' sinks what was asked for: lineage, metrics, both or nothing."""
+    from headrace.sinks.watch import Watchers
+
+    watchers: list[Watcher] = []
+    with ExitStack() as telling:
+        if mesh.environment.openlineage:
+            from headrace.selfserve.lineage.transport import open_client
+
+            # It says what to do if the optional package is missing, which the next module imports.
+            client = open_client()
+            from headrace.selfserve.lineage.watching import telling_lineage
+
+            watchers.append(telling.enter_context(telling_lineage(mesh, client)))
+        if metrics_port is not None:
+            from headrace.selfserve.sink_metrics import serve_sink_metrics
+
+            metrics, address = telling.enter_context(serve_sink_metrics(mesh, names, metrics_host, metrics_port))
+            watchers.append(metrics)
+            say(f"metrics at {address}/metrics")
+        yield Watchers(watchers)
 
 
 def _bad_lines(count: int, file: Path, *, skipped: bool) -> UserError:

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from headrace.selfserve.commands import FAILED, INTERRUPTED, epilog, session_of
-from headrace.selfserve.commands.data import Logs, MetricsHost, MetricsPort, check_metrics, stopped_by_signals
-from headrace.selfserve.output import LogFormat, ReportFormat, log_to_stderr, say
+from headrace.selfserve.commands.data import MetricsHost, MetricsPort, check_metrics, stopped_by_signals
+from headrace.selfserve.commands.logged import logged
+from headrace.selfserve.output import ReportFormat, say
 
 app = typer.Typer()
 
@@ -25,6 +26,7 @@ app = typer.Typer()
         failed="something could not be looked at, or it failed; the log says why",
     )
 )
+@logged
 def audit(
     context: typer.Context,
     *,
@@ -33,7 +35,6 @@ def audit(
     ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = None,
-    log_format: Logs = LogFormat.TEXT,
 ) -> None:
     """Find what is against the mesh's rules, as a service.
 
@@ -49,7 +50,6 @@ def audit(
 
     check_metrics(metrics_port, metrics_host)
     mesh = session_of(context).mesh()
-    log_to_stderr(log_format)
     registry, health = new_registry(), Health(PARTS)
     with ExitStack() as stack:
         if metrics_port is not None:

@@ -15,7 +15,7 @@ from headrace.selfserve.output import say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["asked", "confirm"]
+__all__ = ["asked", "check_answerable", "confirm"]
 
 
 def asked(question: str, usual: str = "", *, among: Sequence[str] = ()) -> str:
@@ -50,15 +50,24 @@ def confirm(question: str, *, yes: bool) -> None:
         UserError: if nobody is there to be asked.
         typer.Exit: if the answer is no.
     """
+    check_answerable(yes=yes)
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise UserError("this wants an answer, and nobody is at a terminal", hint="say --yes if it is what you want")
     with _interrupted():
         agreed = typer.confirm(question, err=True)
     if not agreed:
         say("nothing was changed")
         raise typer.Exit(FAILED)
+
+
+def check_answerable(*, yes: bool) -> None:
+    """Check that a question could be answered: for commands that prepare something before they ask.
+
+    Raises:
+        UserError: if nobody is there to be asked.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise UserError("this wants an answer, and nobody is at a terminal", hint="say --yes if it is what you want")
 
 
 @contextmanager

@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING
 from headrace.schemas.catalog import drop_table, load_named, table_names
 from headrace.schemas.environment import OWN_STACKS
 from headrace.schemas.errors import HeadraceError, NotApplied
-from headrace.schemas.names import ProductName, dead_letter_topic_of, subject_of
+from headrace.schemas.names import (
+    DEAD_LETTER_TABLE,
+    ProductName,
+    dead_letter_table_of,
+    dead_letter_topic_of,
+    subject_of,
+)
 from headrace.selfserve.resources.difference import Difference, Kind
 from headrace.sinks.hold import hold_of
+from headrace.sinks.letter_table import LETTERS_OF
 from headrace.streams.versions import VERSION_PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+
+    from pyiceberg.table import Table
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Domain
@@ -50,6 +59,8 @@ class LeftThere:
         own: … that has followed versions, which only headrace's have.
         location: where the table's files lie.
         hold: why the table is held; None: it is not.
+        letter_table: whether there is a table by the name of that of its dead letters …
+        own_letters: … which headrace made.
     """
 
     topic: bool = False
@@ -59,11 +70,13 @@ class LeftThere:
     own: bool = False
     location: str = ""
     hold: Hold | None = None
+    letter_table: bool = False
+    own_letters: bool = False
 
     @property
     def of_a_product(self) -> bool:
         """Whether a product has left it: others make topics and subjects too, but no such tables or dead letters."""
-        return self.own or self.letters
+        return self.own or self.letters or self.own_letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +101,10 @@ class LeftOver:
         Raises:
             HeadraceError: if the domain's catalog does not answer: a hold may stand in it.
         """
-        table = None
         for domain, error in self.around.unseen:
             if self.domain is not None and self.domain.name == domain:
                 raise error.with_traceback(None)
-        if self.domain is not None and self.name in self.around.tables:
-            with suppress(NotApplied):
-                table = load_named(clients.catalog(self.domain), (self.name.domain, self.name.product))
+        table, letters = self._table(clients, self.name), self._table(clients, dead_letter_table_of(self.name))
         return LeftThere(
             topic=self.topic in self.around.topics,
             letters=dead_letter_topic_of(self.topic) in self.around.topics,
@@ -103,7 +113,15 @@ class LeftOver:
             own=table is not None and VERSION_PROPERTY in table.properties,
             location=table.location() if table else "",
             hold=hold_of(table) if table else None,
+            letter_table=letters is not None,
+            own_letters=letters is not None and LETTERS_OF in letters.properties,
         )
+
+    def _table(self, clients: Clients, name: ProductName) -> Table | None:
+        if self.domain is not None and name in self.around.tables:
+            with suppress(NotApplied):
+                return load_named(clients.catalog(self.domain), (name.domain, name.product))
+        return None
 
     def diff(self, there: LeftThere) -> tuple[Difference, ...]:
         """Return what is there and should not be: what tells that a product has left it comes last."""
@@ -118,6 +136,9 @@ class LeftOver:
                 clients.admin.delete(self.topic)
             case "unowned-dead-letters":
                 clients.admin.delete(dead_letter_topic_of(self.topic))
+            case "unowned-letter-table" if self.domain is not None:
+                name = dead_letter_table_of(self.name)
+                drop_table(clients.catalog(self.domain), (name.domain, name.product))
             case "unowned-table" if self.domain is not None:
                 drop_table(clients.catalog(self.domain), (self.name.domain, self.name.product))
 
@@ -137,6 +158,9 @@ class LeftOver:
             yield self._left(there, "unowned-topic", f"topic {self.topic}", "with all its events")
         if there.letters:
             yield self._left(there, "unowned-dead-letters", f"topic {dead_letter_topic_of(self.topic)}")
+        if there.letter_table:
+            thing = f"table {dead_letter_table_of(self.name)}"
+            yield self._left(there, "unowned-letter-table", thing, deletable=there.own_letters)
         if there.table:
             files = f"its files stay at {there.location}"
             yield self._left(there, "unowned-table", f"table {self.name}", files, deletable=there.own)
@@ -192,7 +216,9 @@ def left_overs(mesh: Mesh, around: Around) -> tuple[LeftOver, ...]:
     domains = {domain.name: domain for domain in mesh.all_domains}
     topics = {topic.removesuffix(_DEAD_LETTERS) for topic in around.topics}
     topics |= {subject.removesuffix(_SUBJECT) for subject in around.subjects if subject.endswith(_SUBJECT)}
-    names = set(_names(topics, prefix)) | around.tables
+    # A table of dead letters is its product's.
+    tables = {ProductName(table.domain, table.product.removesuffix(DEAD_LETTER_TABLE)) for table in around.tables}
+    names = set(_names(topics, prefix)) | tables
     names -= {product.name for product in mesh.all_products}
     # On servers that others use too, and without a prefix, what stands in another domain may be another mesh's.
     ours = prefix or mesh.environment.stack in OWN_STACKS

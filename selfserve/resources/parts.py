@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.schemas.errors import Bug, HeadraceError, Held
 from headrace.selfserve.resources.difference import Difference, Kind
+from headrace.selfserve.resources.letter_table import LetterTable
 from headrace.selfserve.resources.namespace import Namespace
 from headrace.selfserve.resources.subject import Subject
 from headrace.selfserve.resources.table import Table
@@ -73,7 +74,8 @@ def parts_of(mesh: Mesh) -> Iterator[Part]:
         yield Part(f"domain {domain.name}", (namespace,))
         for product in domain.products.values():
             subject = Subject(domain, product, mesh.policy)
-            resources = (Topic.of(product), DeadLetters.of(product), subject, Table(subject, namespace))
+            tables = (Table(subject, namespace), LetterTable(domain, product))
+            resources = (Topic.of(product), DeadLetters.of(product), subject, *tables)
             yield Part(str(product.name), resources)
 
 

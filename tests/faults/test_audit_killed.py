@@ -95,7 +95,7 @@ def test_another_auditor_takes_over_from_one_that_is_killed(mesh: Mesh, tmp_path
             "first": stack.enter_context(auditing(mesh, tmp_path / "first.log")),
             "second": stack.enter_context(auditing(mesh, tmp_path / "second.log", warm=False)),
         }
-        assert eventually(audits["second"].has_a_part, within_s=30), audits["second"].text()
+        assert eventually(audits["second"].has_a_part, within_s=60), audits["second"].text()
         found.within(TAKEOVER_S, lambda: made_by_hand(mesh, 1), f"{prefix}by_hand_1")
         assert not audits["second"].logged("event=scanning")
         audits.pop(killed).signal(signal.SIGKILL)

@@ -21,7 +21,7 @@ def test_a_worker_that_wakes_up_after_another_took_over_is_refused(mesh: Mesh, t
     send(mesh, product.topic, events(mesh, product, map(order, range(COUNT))))
     marker, log = tmp_path / "marker", tmp_path / "frozen.log"
     # RELOAD is done, its fence has held, manifests are written: only the commit is missing.
-    frozen_at = {"step": "commit", "occurrence": 1, "signal": "SIGSTOP", "marker": str(marker)}
+    frozen_at = {"step": "commit", "occurrence": 1, "signal": "SIGSTOP", "marker": marker}
     with process(mesh, ORDERS, log, **frozen_at) as frozen:
         assert eventually(marker.exists, within_s=60)
         with process(mesh, ORDERS, tmp_path / "other.log", until_caught_up=True) as other:

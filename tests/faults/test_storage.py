@@ -6,36 +6,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.faulty import Disk, FullDiskCatalog
+from tests.support.faulty_storage import WRITTEN, Disk, DiskCatalog
 from tests.support.meshes import ORDERS, ids, order, send
 from tests.support.sinks import assert_exactly_once, events, eventually, running
 
 if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
 
-# Each kind of file that a commit writes, by its location.
-KINDS = {
-    "data files": r"\.parquet$",
-    "manifests": r"-m\d+\.avro$",
-    "manifest lists": r"/snap-[^/]*\.avro$",
-    "metadata": r"\.metadata\.json$",
-}
 FAILURES = 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITTEN)
 @pytest.mark.parametrize("landed_before", [0, 30], ids=["first", "later"])
 def test_a_full_disk_delays_a_batch_and_loses_nothing(mesh: Mesh, kind: str, landed_before: int) -> None:
     product = mesh.product(ORDERS)
     disk = Disk()
-    catalog = FullDiskCatalog("shop", disk, **mesh.environment.catalog_properties(mesh.domain_of(product)))
+    catalog = DiskCatalog("shop", disk, **mesh.environment.catalog_properties(mesh.domain_of(product)))
     with running(mesh, catalogs={ORDERS: catalog}) as sink:
         send(mesh, product.topic, events(mesh, product, map(order, range(landed_before))))
         assert eventually(lambda: sink.rows(ORDERS) == landed_before)
-        disk.fill(FAILURES, KINDS[kind])
+        disk.fill(FAILURES, WRITTEN[kind])
         send(mesh, product.topic, events(mesh, product, map(order, range(landed_before, 100))))
         assert eventually(lambda: sink.rows(ORDERS) == 100)
-    assert len(disk.refused) == FAILURES
+    assert len(disk.met) == FAILURES
     waits = sink.logged("waiting", ORDERS)
     assert len(waits) == FAILURES
     for line in waits:

@@ -40,7 +40,7 @@ def test_a_topic_made_anew_stops_its_product_and_no_other(two: Mesh) -> None:
     assert sink.outcomes == {ORDERS: False, RETURNS: True}
     (stopped,) = sink.logged("stopped")
     assert stopped["what"] == f"the topic was made anew: the table follows the topic {before}, Kafka has {after}"
-    assert "headrace apply" in stopped["next"]
+    assert f"headrace accept-topic {ORDERS}" in stopped["next"]
     assert ids(two) == sorted(f"o{number}" for number in range(30))
     assert len(ids(two, RETURNS)) == 10
 
@@ -123,7 +123,7 @@ def test_partitions_that_are_added_later_are_read_from_their_start(two: Mesh) ->
     publish(two, ORDERS, range(20))
     assert all(caught_up(two, ORDERS).outcomes.values())
     growing = client(two)
-    growing.create_partitions([NewPartitions(product.topic, 4)])[product.topic].result(20)
+    growing.create_partitions([NewPartitions(product.topic, 4)])[product.topic].result(60)
     admin = Admin(two.environment.kafka_config())
     assert eventually(lambda: admin.topic(product.topic).partitions == 4)
     publish(two, ORDERS, range(20, 40), partition=3)

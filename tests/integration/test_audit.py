@@ -121,7 +121,7 @@ def test_a_schema_that_is_posted_to_the_registry_is_found_until_it_is_applied(me
         url = f"{mesh.environment.registry_config()['url']}/subjects/{product.subject}/versions"
         body = json.dumps({"schema": json.dumps(schema)}).encode()
         headers = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
             assert answer.status == 200
 
     (opened,) = found.within(PROMISE_S, post, product.topic)
@@ -224,12 +224,12 @@ def test_while_the_files_have_faults_the_mesh_is_what_it_was(mesh: Mesh, found: 
 
 def test_metrics_and_health_tell_of_both_halves(mesh: Mesh, found: FoundSoFar, running: Audit) -> None:
     url = next(line for line in running.text().splitlines() if line.startswith("metrics are at ")).split()[-1]
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     open_ones = {finding.finding_id: finding.open for finding in map(Finding.from_event, found.look())}
     values = {name: family.samples[0].value for name, family in families.items() if name.startswith("headrace_audit")}
     assert values["headrace_audit_scanning"] == values["headrace_audit_judging"] == 1
     assert values["headrace_audit_open_findings"] == sum(open_ones.values())
     assert values["headrace_audit_observations"] > 0
-    with urllib.request.urlopen(url.replace("metrics", "readyz"), timeout=10) as answer:
+    with urllib.request.urlopen(url.replace("metrics", "readyz"), timeout=60) as answer:
         assert json.load(answer) == {"ok": True, "reasons": []}

@@ -62,7 +62,7 @@ def eventually(condition: Callable[[], bool], *, within_s: float) -> bool:
 
 def make_topic(endpoints: Endpoints, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": endpoints.bootstrap_servers})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(60)
 
 
 def produce(endpoints: Endpoints, topic: str, value: bytes) -> None:
@@ -81,7 +81,7 @@ def first_message(endpoints: Endpoints, topic: str) -> bytes | None:
     )
     try:
         consumer.subscribe([topic])
-        message = consumer.poll(30)
+        message = consumer.poll(60)
         assert message is not None
         assert message.error() is None
         return message.value()
@@ -114,7 +114,7 @@ def test_a_stack_lives_crashes_and_recovers_with_its_data(state: Path) -> None:
     identity = registry.register_schema("seen-value", Schema(SCHEMA, "AVRO"))
     assert not registry.test_compatibility("seen-value", Schema(NARROWER, "AVRO"))
     topics = (
-        AdminClient({"bootstrap.servers": endpoints.bootstrap_servers}).list_topics("unheard-of", timeout=10).topics
+        AdminClient({"bootstrap.servers": endpoints.bootstrap_servers}).list_topics("unheard-of", timeout=60).topics
     )
     assert topics["unheard-of"].error is not None
 
@@ -125,7 +125,7 @@ def test_a_stack_lives_crashes_and_recovers_with_its_data(state: Path) -> None:
     for pid in first:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: states(stack) == ["crashed", "crashed"], within_s=10)
+    assert eventually(lambda: states(stack) == ["crashed", "crashed"], within_s=60)
     with socket.socket() as neighbour:
         # While it is down somebody takes the broker's port: the broker moves, the registry comes back where it was.
         neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,7 +161,7 @@ def test_servers_die_with_a_parent_that_is_killed(state: Path) -> None:
         assert len(find_by_argument(state_argument(state))) == 2
         parent.kill()
     stack = embedded_stack(state)
-    assert eventually(lambda: states(stack) == ["stopped", "stopped"], within_s=40)
+    assert eventually(lambda: states(stack) == ["stopped", "stopped"], within_s=60)
     assert find_by_argument(state_argument(state)) == []
     assert not (state / "endpoints.json").exists()
 
@@ -174,7 +174,7 @@ def test_a_parent_killed_while_its_servers_start_leaves_none(state: Path) -> Non
         "embedded_stack(Path(sys.argv[1])).up(die_with_parent=True, progress=die)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(state)], check=False).returncode == -signal.SIGKILL
-    assert eventually(lambda: find_by_argument(state_argument(state)) == [], within_s=40)
+    assert eventually(lambda: find_by_argument(state_argument(state)) == [], within_s=60)
 
 
 def test_two_starts_of_one_mesh_meet_and_two_meshes_do_not(state: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_two_starts_of_one_mesh_meet_and_two_meshes_do_not(state: Path, tmp_path
         make_topic(first, "here")
         one.down(lambda _: None)
         clients = AdminClient({"bootstrap.servers": third.bootstrap_servers})
-        assert "here" not in clients.list_topics(timeout=10).topics
+        assert "here" not in clients.list_topics(timeout=60).topics
     finally:
         other.down(lambda _: None)
 
@@ -281,12 +281,12 @@ def test_a_second_start_waits_for_the_first_ones_lock(state: Path) -> None:
     def slow(line: str) -> None:
         if line == "nothing runs":
             inside.set()
-            assert eventually(lambda: bool(lines), within_s=20)
+            assert eventually(lambda: bool(lines), within_s=60)
 
     state.mkdir(parents=True)
     with ThreadPoolExecutor(1) as pool:
         holder = pool.submit(stack.down, slow)
-        assert inside.wait(20)
+        assert inside.wait(60)
         stack.down(lines.append)
         holder.result()
     assert lines == ["waiting: another headrace starts or stops this stack", "nothing runs"]

@@ -60,6 +60,7 @@ def test_a_new_mesh(cluster: Cluster, tmp_path: Path, prefix: str) -> None:
         f"subject {prefix}{ORDERS}-value: level BACKWARD",
         f"subject {prefix}{ORDERS}-value: schema version 1",
         f"table {ORDERS}",
+        f"table {ORDERS}__dlq",
     ]
 
 
@@ -262,6 +263,7 @@ def test_a_product_that_was_taken_out_of_the_files(mesh: Mesh, capsys: pytest.Ca
         ("destroy", "unowned-subject"),
         ("destroy", "unowned-topic"),
         ("destroy", "unowned-dead-letters"),
+        ("destroy", "unowned-letter-table"),
         ("destroy", "unowned-table"),
     ]
     assert apply_each(less, lambda _: None).complete
@@ -272,7 +274,7 @@ def test_a_product_that_was_taken_out_of_the_files(mesh: Mesh, capsys: pytest.Ca
     assert foreign.table_exists("shop.notes")
     run = ["--mesh", str(mesh.root), "--environment", "cluster"]
     assert main([*run, "apply", "--allow-destroy", RETURNS]) == 0
-    assert "4 made or changed" in capsys.readouterr().err
+    assert "5 made or changed" in capsys.readouterr().err
     assert not admin.find(returns.topic, returns.dead_letter_topic)
     assert not foreign.table_exists(RETURNS)
     assert Path(table.metadata_location.removeprefix("file://")).exists()

@@ -130,7 +130,7 @@ def seats(mesh: Mesh) -> Counter[int]:
     return Counter(message.event["seats"] for message in arrived(mesh))
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 30) -> None:
+def eventually(condition: Callable[[], bool], *, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

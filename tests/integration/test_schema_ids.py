@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
 
-BUDGET_S = 10.0
+BUDGET_S = 60.0
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def assigned(mesh: Mesh) -> int:
     """Return how many partitions the sink's group has given to members."""
     group = mesh.product(ORDERS).sink_group
     admin = AdminClient({"bootstrap.servers": mesh.environment.kafka_config()["bootstrap.servers"]})
-    described = admin.describe_consumer_groups([group])[group].result(20)
+    described = admin.describe_consumer_groups([group])[group].result(60)
     return sum(len(member.assignment.topic_partitions) for member in described.members if member.assignment)
 
 

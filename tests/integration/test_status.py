@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
     from tests.support.meshes import Cluster
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 FLIGHTS = "air.flights"
 
 

@@ -142,7 +142,7 @@ def test_follow_goes_on_until_ctrl_c(mesh: Mesh, tmp_path: Path, count: str) -> 
             assert eventually(one_more_is_seen), (seen(), err.read_text())
             assert count != "0" or not {"o0", "o1", "o2"} & set(seen())
             os.kill(process.pid, signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(60) == 130
         finally:
             process.kill()
     assert "Traceback" not in err.read_text()

@@ -12,27 +12,32 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from headrace.governance.marks import Gone
 from headrace.governance.verify import Audit, verify
 from headrace.schemas.catalog import load_table, open_catalog
-from headrace.schemas.errors import NotApplied, Unavailable
+from headrace.schemas.errors import NotApplied, ProductStopped, Unavailable
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.apply import apply
 from headrace.selfserve.init import init_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import stack_of
+from headrace.sinks.attempts import land
+from headrace.sinks.draft import Draft
 from headrace.streams.admin import Admin
+from headrace.streams.ledger import Accepted, Ledger, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from headrace.governance.marks import Spans
     from headrace.schemas.mesh import Mesh
 
 ORDERS = "shop.orders"
 # Where a test's events begin. Not long ago, because the broker deletes what is older than the contract's 30 days.
 EPOCH_MS = int((dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).timestamp() * 1000)
-WAIT_S = 30.0
-FAULTS = ("missing", "pending", "doubled", "foreign")
+WAIT_S = 60.0
+FOUND = ("missing", "pending", "doubled", "foreign", "skipped")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,15 @@ class Bench:
             rows.append({field.name: known.get(field.name, _some(field)) for field in schema})
         table.append(pa.Table.from_pylist(rows, schema=schema))
 
+    def record(self, *, topic_id: str | None = None, generation: int = 1, accepted: Sequence[Accepted] = ()) -> None:
+        """Put a ledger into the table, whose positions say nothing that is true."""
+        product = self.mesh.product(ORDERS)
+        catalog = open_catalog(self.mesh.environment, self.mesh.domain_of(product))
+        wrong = {0: Position(10**9, 10**9)}
+        known = topic_id or Admin(self.config).topic(self.topic).id
+        ledger = Ledger(known, generation, wrong, {}, {}, {0: accepted})
+        assert land(catalog, product, lambda _: Draft(ledger)) is not None
+
     def verify(self, tell: Callable[[str], None] = lambda _: None) -> Audit:
         return verify(self.mesh, [self.mesh.product(ORDERS)], tell)
 
@@ -120,10 +134,14 @@ class Bench:
                 for name in ("dead_lettered", "beyond_retention", "newer")
                 if getattr(verdict, name)
             }
-            | {name: getattr(verdict, name).tolist() for name in FAULTS if len(getattr(verdict, name))}
+            | {name: _offsets(getattr(verdict, name)) for name in FOUND if getattr(verdict, name)}
             for verdict in product.verdicts
             if verdict.generation == current
         }
+
+
+def _offsets(found: Spans) -> list[int]:
+    return [offset for first, last in found.kept for offset in range(first, last + 1)]
 
 
 def _some(field: pa.Field) -> object:
@@ -191,6 +209,8 @@ def test_rows_whose_events_kafka_has_deleted(bench: Bench) -> None:
     for future in admin.delete_records([TopicPartition(bench.topic, 0, 3)]).values():
         future.result(WAIT_S)
     assert bench.found() == {0: {"beyond_retention": 3}, 1: {}}
+    verdict, _ = bench.verify().products[0].verdicts
+    assert (verdict.start, verdict.gone, verdict.not_known) == (3, Gone(3, 3, 0, 2), 0)
 
 
 def test_a_topic_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> None:
@@ -208,6 +228,46 @@ def test_a_topic_made_anew_does_not_pass_for_the_old_one(bench: Bench) -> None:
         (2, 0, 3, 3),
         (2, 1, 0, 0),
     ]
+
+
+def test_after_a_new_topic_was_accepted_it_is_the_one_to_answer_for(bench: Bench) -> None:
+    bench.produce(range(3))
+    bench.append(*range(3))
+    made_anew(bench)
+    bench.produce([0, 1], since_ms=EPOCH_MS + 60_000)
+    bench.record(generation=2)
+    audit = bench.verify()
+    assert [(v.generation, v.partition, v.events, v.rows, v.pending.count) for v in audit.products[0].verdicts] == [
+        (1, 0, None, 3, 0),
+        (2, 0, 2, 0, 2),
+        (2, 1, 0, 0, 0),
+    ]
+
+
+def test_a_table_that_follows_a_topic_that_is_gone_is_a_fault(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.produce([0])
+    bench.append(0)
+    bench.record(topic_id="AAAAAAAAAAAAAAAAAAAAAA")
+    (audited,) = bench.verify().products
+    assert isinstance(audited.fault, ProductStopped)
+    assert not audited.holds
+    assert main(["--mesh", str(bench.mesh.root), "verify", ORDERS]) == 1
+    shown = capsys.readouterr().err
+    assert "made anew" in shown
+    assert f"headrace accept-topic {ORDERS}" in shown
+
+
+def test_what_an_operator_skipped_is_on_record_and_positions_are_not_believed(bench: Bench) -> None:
+    bench.produce(range(7))
+    bench.append(0, 2, 6)
+    bench.letter(4)
+    skipped = Accepted(1, 5, EPOCH_MS // 1000)
+    bench.record(accepted=[skipped])
+    assert bench.found()[0] == {"skipped": [1, 3], "dead_lettered": 1, "missing": [5]}
+    bench.append(5)
+    (audited,) = bench.verify().products
+    assert audited.holds
+    assert audited.accepted == {0: (skipped,)}
 
 
 def admin_of(bench: Bench) -> AdminClient:

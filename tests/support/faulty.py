@@ -1,17 +1,12 @@
-"""Unreliable infrastructure, made of the real one: a catalog that loses replies, and a storage that runs full."""
+"""An unreliable catalog, made of a real one. For an unreliable storage see ``faulty_storage.py``."""
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from requests.exceptions import ConnectionError as NoConnection
 from requests.exceptions import ReadTimeout
 from sqlalchemy.exc import OperationalError
@@ -19,7 +14,6 @@ from sqlalchemy.exc import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyiceberg.io import OutputStream
     from pyiceberg.table import CommitTableResponse, Table
     from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.typedef import Identifier
@@ -122,59 +116,52 @@ class FaultyCatalog(SqlCatalog):
         return super().commit_table(table, requirements, updates)
 
 
-class Disk:
-    """A disk that has no room for the next files of a kind."""
+class Moment(StrEnum):
+    """Where a request to the catalog meets an error."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._kind = ""
-        self.refused: list[str] = []
-
-    def fill(self, failures: int, kind: str) -> None:
-        """Let the next outputs fail whose location matches the regular expression ``kind``."""
-        with self._lock:
-            self._failures, self._kind = failures, kind
-
-    def full(self, location: str) -> bool:
-        """Tell whether there is no room for this file."""
-        with self._lock:
-            if not self._failures or not re.search(self._kind, location):
-                return False
-            self._failures -= 1
-            self.refused.append(location)
-            return True
+    LOAD = "the table is asked for"
+    UNSENT = "a commit is asked for, and does not land"
+    LANDED = "a commit is asked for, and lands all the same"
 
 
-class _FullFile(PyArrowFile):
-    """A file for which there is no room: it can be begun, and the bytes do not fit."""
+class RefusingCatalog(SqlCatalog):
+    """A catalog that answers some requests with an error of a kind."""
 
-    def create(self, overwrite: bool = False) -> OutputStream:
-        super().create(overwrite).close()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.location)
-
-
-class FullDiskIO(PyArrowFileIO):
-    """A storage on a :class:`Disk`."""
-
-    disk: Disk
-
-    def new_output(self, location: str) -> PyArrowFile:
-        """Return the file, which fails when it is created if the disk is full then."""
-        file = super().new_output(location)
-        if not self.disk.full(location):
-            return file
-        return _FullFile(file.location, file._path, file._filesystem)
-
-
-class FullDiskCatalog(SqlCatalog):
-    """A catalog whose tables lie on a :class:`Disk`."""
-
-    def __init__(self, name: str, disk: Disk, **properties: Any) -> None:
-        self._disk = disk
+    def __init__(self, name: str, **properties: Any) -> None:
         super().__init__(name, **properties)
+        self._errors: list[tuple[Moment, Exception]] = []
+        self.met: list[Exception] = []
 
-    def _load_file_io(self, properties: Any = None, location: str | None = None) -> FullDiskIO:
-        io = FullDiskIO({**self.properties, **(properties or {})})
-        io.disk = self._disk
-        return io
+    def refuse(self, moment: Moment, *errors: Exception) -> None:
+        """Answer the next requests of a kind with these errors, one after the other."""
+        self._errors += [(moment, error) for error in errors]
+
+    @property
+    def spent(self) -> bool:
+        """Whether all errors have been met."""
+        return not self._errors
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """Load the table, or meet an error."""
+        if error := self._next(Moment.LOAD):
+            raise error
+        return super().load_table(identifier)
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Commit, or meet an error, or both."""
+        if error := self._next(Moment.UNSENT):
+            raise error
+        if error := self._next(Moment.LANDED):
+            super().commit_table(table, requirements, updates)
+            raise error
+        return super().commit_table(table, requirements, updates)
+
+    def _next(self, moment: Moment) -> Exception | None:
+        for each in self._errors:
+            if each[0] is moment:
+                self._errors.remove(each)
+                self.met.append(each[1])
+                return each[1]
+        return None

@@ -1,11 +1,7 @@
-"""Running sinks for tests: in threads, with what they log; in processes of their own, to be stopped or killed."""
+"""Running sinks for tests: in threads, with what they log. For processes of their own see ``forked.py``."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -21,10 +17,11 @@ from headrace.schemas.registry import Registry
 from headrace.sinks.serve import ProductSink, Setting
 from headrace.sinks.watch import Unwatched
 from headrace.streams.admin import Admin
+from tests.support.forked import Process, process
 from tests.support.meshes import encoded
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
     from pyiceberg.catalog import Catalog
@@ -33,17 +30,20 @@ if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.sinks.landing import Landed, Step
 
+__all__ = [
+    "Process",
+    "Sink",
+    "assert_exactly_once",
+    "caught_up",
+    "dead_letters",
+    "events",
+    "eventually",
+    "process",
+    "registered_id",
+    "running",
+]
+
 ROOT = Path(__file__).parents[2]
-
-
-def eventually(condition: Callable[[], bool], *, within_s: float = 30.0) -> bool:
-    """Poll a condition until it holds; False if it did not within the time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def assert_exactly_once(mesh: Mesh, *names: str) -> None:
@@ -153,64 +153,6 @@ def caught_up(mesh: Mesh, *names: str, catalogs: Mapping[str, Catalog] | None = 
     return sink
 
 
-@dataclass
-class Process:
-    """A product's sink in a process of its own. Its stdout has a line for each commit, its stderr its log."""
-
-    popen: subprocess.Popen[str]
-    log: Path
-    landed: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            self.landed.append(int(line))
-
-    def wait(self, timeout_s: float = 60.0) -> int:
-        """Wait for the process's end and return its exit status."""
-        status = self.popen.wait(timeout_s)
-        self._reader.join(5)
-        return status
-
-    def lands(self, *, within_s: float = 60.0) -> bool:
-        """Wait for the process's first commit; False if it ends without one or takes too long."""
-        eventually(lambda: bool(self.landed) or self.popen.poll() is not None, within_s=within_s)
-        return bool(self.landed)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        os.kill(self.popen.pid, number)
-
-    def logged(self, text: str) -> bool:
-        """Tell whether the log holds a text."""
-        return text in self.log.read_text(encoding="utf-8")
-
-
-@contextmanager
-def process(mesh: Mesh, product: str, log: Path, **options: Any) -> Iterator[Process]:
-    """Run ``tests/faults/worker.py`` while the block lasts; then kill it if it still runs."""
-    given = json.dumps({"mesh": str(mesh.root), "product": product, **options})
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.worker", given],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as popen,
-    ):
-        try:
-            yield Process(popen, log)
-        finally:
-            if popen.poll() is None:
-                popen.kill()
-
-
 def dead_letters(mesh: Mesh, product: Product) -> list[tuple[dict[str, str], bytes | None, bytes | None]]:
     """Return the headers, key and value of all of a product's dead letters."""
     admin = Admin(mesh.environment.kafka_config())
@@ -220,7 +162,7 @@ def dead_letters(mesh: Mesh, product: Product) -> list[tuple[dict[str, str], byt
     try:
         consumer.assign([TopicPartition(product.dead_letter_topic, p, bound.low) for p, bound in marks.items()])
         left = sum(bound.end - bound.low for bound in marks.values())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while left and time.monotonic() < deadline:
             message = consumer.poll(1.0)
             if message is None or message.error():

@@ -43,7 +43,7 @@ def committed(mesh: Mesh, group: str, name: str = ORDERS) -> dict[int, int]:
     consumer = Consumer({**mesh.environment.kafka_config(), "group.id": group})
     try:
         topic = mesh.product(name).topic
-        found = consumer.committed([TopicPartition(topic, partition) for partition in range(2)], timeout=10)
+        found = consumer.committed([TopicPartition(topic, partition) for partition in range(2)], timeout=60)
         return {place.partition: place.offset for place in found if place.offset >= 0}
     finally:
         consumer.close()

@@ -39,7 +39,7 @@ def delete_records(mesh: Mesh, product: Product, before: dict[int, int]) -> None
     places = [TopicPartition(product.topic, partition, offset) for partition, offset in before.items()]
     admin = client(mesh)
     for future in admin.delete_records(places).values():
-        future.result(20)
+        future.result(60)
 
 
 def make_anew(mesh: Mesh, product: Product) -> tuple[str, str]:
@@ -47,7 +47,7 @@ def make_anew(mesh: Mesh, product: Product) -> tuple[str, str]:
     admin = Admin(mesh.environment.kafka_config())
     before = admin.topic(product.topic).id
     deleting = client(mesh)
-    deleting.delete_topics([product.topic])[product.topic].result(20)
+    deleting.delete_topics([product.topic])[product.topic].result(60)
     assert eventually(lambda: product.topic not in admin.find(product.topic))
     apply(mesh, lambda _: None)
     after = admin.topic(product.topic).id

@@ -49,7 +49,7 @@ def airline(root: Path, endpoints: Endpoints, prefix: str) -> Mesh:
             stack: external
             topic_prefix: {prefix}
             sink: {{commit_interval_s: 0.2}}
-            kafka: {{bootstrap.servers: "{endpoints.bootstrap_servers}"}}
+            kafka: {{bootstrap.servers: "{endpoints.bootstrap_servers}", session.timeout.ms: 6000}}
             registry: {{url: "{endpoints.registry_url}"}}
             masking: {{hmac_key: "${{file:hmac.key}}"}}
             catalog:
@@ -171,7 +171,7 @@ class Worker:
     def ends(self, *, within_s: float = 60.0) -> int:
         """Wait for its end and return its exit status."""
         status = self.popen.wait(within_s)
-        self._reader.join(5)
+        self._reader.join(60)
         return status
 
     def text(self) -> str:

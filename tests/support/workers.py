@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from pyiceberg.table.refs import MAIN_BRANCH
 
 from headrace.governance.duck import Duck
 from headrace.schemas.catalog import load_table
@@ -113,6 +114,7 @@ class Worker:
         log: what it reads.
         mailbox: where its dead letters go.
         observe: is told each step before it is done.
+        branch: the branch that it lands on.
         begun: landings that have begun.
         stale: how often it was refused.
         unknown: how often it was told that something does not answer.
@@ -122,6 +124,7 @@ class Worker:
     log: Log
     mailbox: Mailbox
     observe: Callable[[Step], None] = unobserved
+    branch: str = MAIN_BRANCH
     begun: int = 0
     stale: list[Stale] = field(default_factory=list)
     unknown: list[Unavailable] = field(default_factory=list)
@@ -131,7 +134,9 @@ class Worker:
         self._decoder = Decoder(schema, SCHEMA_ID)
         masker = Masker(self.log.product.masks, b"k" * 32)
         self._shape = Shape(self.log.product, schema.record, masker, key_masked=False)
-        self._desk = Desk(self.log.product, self.catalog, self.mailbox, lambda _: self._shape, lambda: TOPIC_ID)
+        self._desk = Desk(
+            self.log.product, self.catalog, self.mailbox, lambda _: self._shape, lambda: TOPIC_ID, self.branch
+        )
 
     def run(self) -> None:
         """Land everything; start from the ledger again where another worker was quicker."""
@@ -148,7 +153,8 @@ class Worker:
     def _landings(self) -> Iterator[Landing]:
         ensure_table(self.catalog, self.log.product)
         table = load_table(self.catalog, self.log.product)
-        base = read_ledger(table, self.log.product) or Ledger.begin(TOPIC_ID, dict.fromkeys(range(PARTITIONS), 0))
+        first = Ledger.begin(TOPIC_ID, dict.fromkeys(range(PARTITIONS), 0))
+        base = read_ledger(table, self.log.product, self.branch) or first
         starts = {partition: base.next(partition) for partition in range(PARTITIONS)}
         while any(start < self.log.events for start in starts.values()):
             ends = {p: min(start + BATCH_ROWS, self.log.events) for p, start in starts.items()}

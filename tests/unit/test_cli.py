@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("init", "new", "check", "up", "down", "status", "apply", "publish", "tail", "sink", "sql", "verify"),
-    *("hold", "release", "ledger", "accept-gap", "audit", "findings", "export", "plan", "drift", "compat"),
+    *("hold", "release", "ledger", "accept-gap", "audit", "findings", "export", "plan", "drift", "compat", "dlq"),
+    *("snapshots", "rollback", "replay", "accept-topic", "upkeep"),
 )
 ENDS_WITH = 20.0
 

@@ -15,14 +15,16 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.governance.marks import Gone, Spans
 from headrace.governance.proof import Verdict
 from headrace.governance.verify import Audit, ProductAudit
 from headrace.schemas.errors import NotApplied
 from headrace.selfserve.output import log_to_stderr, show_rows, visible, write_csv, write_json
 from headrace.selfserve.report import show_audit, write_audit
+from headrace.streams.ledger import Accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pytest
 
@@ -227,16 +229,17 @@ def test_many_threads_and_libraries_write_whole_lines() -> None:
 
 
 def verdict(partition: int = 0, **found: Any) -> Verdict:
-    def longs(offsets: Iterable[int]) -> Any:
-        return np.array(list(offsets), np.int64)
+    def spans(offsets: Iterable[int]) -> Spans:
+        return Spans.of(np.array(list(offsets), np.int64))
 
-    faults = {name: longs(found.pop(name, ())) for name in ("missing", "pending", "doubled", "foreign")}
-    counts = {"events": 1_000, "rows": 1_000, "held": 1_000, "dead_lettered": 0, "beyond_retention": 0, "newer": 0}
+    names = ("missing", "pending", "doubled", "foreign", "skipped")
+    faults: dict[str, Any] = {name: spans(found.pop(name, ())) for name in names}
+    counts = {"events": 1_000, "rows": 1_000, "held": 1_000, "dead_lettered": 0, "newer": 0}
     return Verdict(partition=partition, generation=found.pop("generation", 1), **{**counts, **found}, **faults)
 
 
-def audit(*verdicts: Verdict) -> Audit:
-    return Audit((ProductAudit("a.b", "a.b", "id", verdicts),))
+def audit(*verdicts: Verdict, accepted: Sequence[Accepted] = ()) -> Audit:
+    return Audit((ProductAudit("a.b", "a.b", "id", verdicts, accepted={2: accepted}),))
 
 
 def test_a_proof_says_what_it_proves() -> None:
@@ -249,11 +252,42 @@ def test_a_proof_says_what_it_proves() -> None:
 
 def test_faults_are_told_with_offsets_and_next_steps() -> None:
     text = written(show_audit, audit(verdict(2, missing=[5, 6, 7, 9, 20, 30], pending=[40, 42], doubled=[1, 1])))
-    assert "missing: a.b, generation 1, partition 2, offsets 5-7, 9, 20 …\n" in text
+    assert "missing: a.b, generation 1, partition 2, offsets 5-7, 9, 20 and 1 more place\n" in text
     assert "pending: a.b, generation 1, partition 2, offsets 40 to 42\n" in text
     assert "doubled: a.b, generation 1, partition 2, offsets 1\n" in text
     assert "next: headrace sink --until-caught-up" in text
     assert text.splitlines()[-1] == "not proved: 6 missing, 2 pending, 2 doubled"
+
+
+def test_what_kafka_no_longer_keeps_and_what_was_skipped_is_said() -> None:
+    gone = Gone(rows=30, offsets=30, first=10, last=44)
+    accepted = Accepted(first=60, end=65, at_s=1_795_435_200)
+    report = audit(verdict(2, start=50, gone=gone, skipped=[60, 62], events=1_002), accepted=[accepted])
+    text = written(show_audit, report)
+    place = "a.b, generation 1, partition 2"
+    assert (
+        f"not compared: {place}, Kafka keeps nothing below offset 50: 30 rows of it, offsets 10 to 44; "
+        "10 offsets from there on have no row, and whether they had events none can say\n"
+    ) in text
+    assert f"skipped: {place}, offsets 60, 62\n" in text
+    assert f"accepted as lost: {place}, offsets 60-64 (2026-11-23T12:00:00Z)\n" in text
+    assert text.splitlines()[-1] == (
+        "proved: 1,002 events of 1 product, each in its table exactly once (2 skipped on record, 30 beyond retention)"
+    )
+    (partition,) = json.loads(written(write_audit, report))["products"][0]["partitions"]
+    assert partition["not_compared"] == {"below": 50, "rows": 30, "first": 10, "last": 44, "without_row": 10}
+    assert (partition["skipped"], partition["offsets"]) == (2, {"skipped": [[60, 60], [62, 62]]})
+    assert partition["accepted"] == [{"first": 60, "end": 65, "at": "2026-11-23T12:00:00Z"}]
+    assert "not compared" not in written(show_audit, audit(verdict(0)))
+    assert "the table has none of it" in written(show_audit, audit(verdict(0, start=5)))
+
+
+def test_of_many_places_the_first_are_written_and_the_others_counted() -> None:
+    report = audit(verdict(0, missing=range(0, 3_000, 2)))
+    assert "offsets 0, 2, 4 and 1,497 more places\n" in written(show_audit, report)
+    (partition,) = json.loads(written(write_audit, report))["products"][0]["partitions"]
+    assert (partition["missing"], len(partition["offsets"]["missing"])) == (1_500, 1_000)
+    assert partition["more"] == {"missing": 500}
 
 
 def test_a_product_that_could_not_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,7 +306,8 @@ def test_the_report_for_programs() -> None:
     first, second = document["products"][0]["partitions"]
     assert first == {
         "partition": 0, "generation": 1, "events": 1000, "rows": 1000, "missing": 0, "pending": 0, "doubled": 0,
-        "foreign": 0, "dead_lettered": 0, "beyond_retention": 0, "newer": 0, "offsets": {},
+        "foreign": 0, "dead_lettered": 0, "skipped": 0, "beyond_retention": 0, "newer": 0, "offsets": {}, "more": {},
+        "not_compared": None, "accepted": [],
     }  # fmt: skip
     assert (second["foreign"], second["offsets"]) == (3, {"foreign": [[3, 4], [8, 8]]})
 

@@ -123,7 +123,7 @@ def test_a_session_that_is_left_ends_its_query(duck: Duck) -> None:
     thread = Thread(target=ask)
     thread.start()
     duck.close()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert len(ended) == 1
 

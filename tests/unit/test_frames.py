@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -141,3 +142,22 @@ def test_runs_of_messages_are_joined_and_partitions_left_out(
     joined = Messages.joined([messages_of(found[: len(first)], 1), messages_of(found[len(first) :])])
     kept = [message for message in found if message[0] not in out]
     assert [shown(f) for f in frames_of(joined.without(out))] == naive(kept, 65_536)
+
+
+@EXAMPLES
+@given(MESSAGES, MESSAGES, st.sets(st.integers(0, 2)), st.booleans())
+def test_headers_stay_with_their_messages(first: list[Single], second: list[Single], out: set[int], both: bool) -> None:
+    found = arrived(first + second)
+    parts = [messages_of(found[: len(first)]), messages_of(found[len(first) :])]
+    # Each message's header is its own offset; a run without headers has None for each of its messages.
+    headed = [
+        replace(part, headers=np.array([*map(str, part.offsets.tolist()), None], object)[:-1])
+        if both or place == 0
+        else part
+        for place, part in enumerate(parts)
+    ]
+    own = {str(offset) for part in headed if part.headers is not None for offset in part.offsets.tolist()}
+    for frame in frames_of(Messages.joined(headed).without(out)):
+        assert frame.headers is not None
+        assert frame.headers.tolist() == [text if text in own else None for text in map(str, frame.offsets.tolist())]
+    assert all(frame.headers is None for frame in frames_of(*parts))

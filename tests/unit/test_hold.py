@@ -373,7 +373,7 @@ def test_waiting_for_a_release_ends_with_a_stop() -> None:
 
     thread = Thread(target=wait, daemon=True)
     thread.start()
-    assert waiting.wait(10)
+    assert waiting.wait(60)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()

@@ -116,7 +116,10 @@ OLD = LeftOver(ProductName("shop", "old"), "p.shop.old", DOMAIN, EMPTY)
         (LeftThere(topic=True, letters=True), ["destroy", "destroy"]),
         (LeftThere(letters=True), ["destroy"]),
         (LeftThere(table=True, own=True), ["destroy"]),
+        (LeftThere(letter_table=True, own_letters=True), ["destroy"]),
+        (LeftThere(table=True, own=True, letter_table=True, own_letters=True), ["destroy", "destroy"]),
         # Anybody may have made these.
+        (LeftThere(letter_table=True), ["never"]),
         (LeftThere(topic=True, subject=True), ["never", "never"]),
         (LeftThere(topic=True), ["never"]),
         (LeftThere(subject=True), ["never"]),

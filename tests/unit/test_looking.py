@@ -119,4 +119,4 @@ def test_a_block_that_does_not_end_is_told_of(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("headrace.governance.waits.PATIENCE_S", 0.01)
     told = threading.Event()
     with told_if_slow(lambda error: told.set() if "governance.findings" in str(error) else None, "governance.findings"):
-        assert told.wait(10)
+        assert told.wait(60)

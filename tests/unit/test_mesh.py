@@ -290,6 +290,11 @@ def test_a_product_that_looks_like_a_dead_letter_topic(root: Path) -> None:
     assert "shop.orders" in only_fault(root).what
 
 
+def test_a_product_that_is_called_as_tables_of_dead_letters_are(root: Path) -> None:
+    add_product(root, "shop", "returns__dlq")
+    assert "returns__dlq ends as tables of dead letters do" in only_fault(root).what
+
+
 def test_an_odd_folder_name_does_not_break_the_message(root: Path) -> None:
     (Path(os.fsdecode(os.fsencode(root / "domains") + b"/a\xff\nb"))).mkdir()
     text = "\n".join(map(str, faults_of(root)))

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headrace.governance import logs
 from headrace.schemas.errors import Unavailable, UserError
-from headrace.streams import reader
+from headrace.streams import arrivals, reader
 from headrace.streams.admin import Topic, Watermarks
 from headrace.streams.assigned import AssignedReader
 from headrace.streams.kafka import CONSUME_ROWS
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
+# Headers that the client cannot give, because a name is not UTF-8.
+UNREADABLE: list[tuple[str, bytes | None]] = []
+
+
 class Message:
     """What the reader asks of confluent-kafka's message."""
 
@@ -28,6 +32,7 @@ class Message:
         self._offset, self._value, self._partition, self._stamp = offset, value, partition, stamp
 
         self._error: KafkaError | None = None
+        self._headers: list[tuple[str, bytes | None]] | None = None
 
     def error(self) -> KafkaError | None:
         return self._error
@@ -46,6 +51,11 @@ class Message:
 
     def value(self) -> bytes:
         return self._value
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        if self._headers is UNREADABLE:
+            raise SystemError
+        return self._headers
 
 
 def failed(name: str) -> Message:
@@ -96,6 +106,7 @@ class Owner:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Client], KafkaReader]:
     # So that messages of a test may stand in for confluent-kafka's, which nobody but the client can make.
     monkeypatch.setattr(reader, "Message", Message)
+    monkeypatch.setattr(arrivals, "Message", Message)
 
     def open_reader(client: Client) -> KafkaReader:
         monkeypatch.setattr(reader, "open_consumer", lambda _: client)
@@ -271,3 +282,22 @@ def test_the_auditor_reads_timestamps_as_a_table_holds_them(monkeypatch: pytest.
     monkeypatch.setattr(logs, "open_consumer", lambda _: client)
     marks = logs.read_marks({}, Topic("t", "id", 1), {0: Watermarks(0, len(stamps))})
     assert marks[0].timestamps_ms.tolist() == [-1, -1, 0, 253_402_300_799_999, -1, -1]
+
+
+def test_headers_come_along_and_those_that_cannot_be_read_harm_no_others(
+    either: Callable[[Client], KafkaReader | AssignedReader],
+) -> None:
+    some = [Message(offset) for offset in range(6)]
+    some[1]._headers = [("trace", b"1"), ("trace", None)]
+    some[2]._headers = some[4]._headers = UNREADABLE
+    some[5]._headers = [("last", b"")]
+    with either(Client(lambda: some)) as polling:
+        (frame,) = polling.poll(0).frames
+    assert frame.headers is not None
+    assert frame.headers.tolist() == [None, [("trace", b"1"), ("trace", None)], None, None, None, [("last", b"")]]
+
+
+def test_messages_without_headers_cost_no_array(either: Callable[[Client], KafkaReader | AssignedReader]) -> None:
+    with either(Client(full(0))) as polling:
+        (frame,) = polling.poll(0).frames
+    assert frame.headers is None

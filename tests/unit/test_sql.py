@@ -13,7 +13,7 @@ from pyiceberg.catalog.memory import InMemoryCatalog
 
 from headrace.governance.duck import Duck
 from headrace.schemas.errors import NoSuchName, NotApplied, QueryError, Unavailable, UserError
-from headrace.schemas.names import ProductName
+from headrace.schemas.names import DEAD_LETTER_TABLE, ProductName
 from headrace.selfserve.sql import Value, named_in, plain, select
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def duck(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duck]:
         catalog.create_table((name.domain, name.product), schema=table.schema).append(table)
 
     def locate(product: ProductName) -> str:
-        if product == MISSING:
+        if product == MISSING or product.product.endswith(DEAD_LETTER_TABLE):
             raise NotApplied("the table does not exist", hint="headrace apply")
         if product == BROKEN:
             return "/nowhere/v1.metadata.json"

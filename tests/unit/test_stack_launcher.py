@@ -54,7 +54,7 @@ def run(state: State, program: str) -> None:
 
 def test_a_server_that_answers_is_ready(state: State) -> None:
     run(state, SILENT)
-    await_answer(state, Fake(serves=True), timeout_s=20)
+    await_answer(state, Fake(serves=True), timeout_s=60)
 
 
 def test_a_server_that_hangs_is_given_up_in_time(state: State) -> None:
@@ -68,7 +68,7 @@ def test_a_server_that_hangs_is_given_up_in_time(state: State) -> None:
 def test_a_server_that_ends_shows_the_end_of_its_log(state: State) -> None:
     run(state, FAILING)
     with pytest.raises(Unavailable) as failure:
-        await_answer(state, Fake(serves=False), timeout_s=20)
+        await_answer(state, Fake(serves=False), timeout_s=60)
     heading, *shown = failure.value.what.splitlines()
     assert heading == "fake ended before it was ready; its log ends with:"
     assert shown == [f"line {number}" for number in range(80, 100)]
@@ -81,4 +81,4 @@ def test_an_answer_on_the_port_of_a_server_that_ended_does_not_count(state: Stat
     assert process is not None
     processes.end([process])
     with pytest.raises(Unavailable, match="ended before it was ready"):
-        await_answer(state, Fake(serves=True), timeout_s=20)
+        await_answer(state, Fake(serves=True), timeout_s=60)

@@ -161,7 +161,7 @@ def test_servers_end_with_their_owner_however_it_ends(tmp_path: Path, way: str) 
         assert len(processes.find_by_argument(processes.state_argument(tmp_path))) == 3
         if way != "end":
             os.kill(parent.pid, signal.SIGKILL)
-        parent.wait(20)
+        parent.wait(60)
         parent.stdout.close()
     try:
         alone = [somebody_elses]

@@ -97,7 +97,7 @@ def test_the_document_for_programs() -> None:
             {
                 "product": "shop.orders", "topic": "prod.shop.orders", "partitions": 4, "lag_rows": 1234,
                 "lag_exact": True, "lag_seconds": 2.25, "last_commit": "2023-11-14T22:13:20Z",
-                "snapshot_id": 5566, "rows": 1000000, "dead_letters": 3, "held": None,
+                "snapshot_id": 5566, "rows": 1000000, "snapshots": None, "files": None, "dead_letters": 3, "held": None,
                 "open_findings": 2, "faults": [],
             }
         ],

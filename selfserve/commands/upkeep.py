@@ -1,0 +1,84 @@
+"""``headrace upkeep``: the files of a table that are of no use, and deleting them where no sink does."""
+# ruff: noqa: PLC0415 - imports wait until their command runs, so that `headrace --help` does not pay for them
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.schemas.errors import UserError
+from headrace.selfserve.commands import FAILED, epilog, session_of
+from headrace.selfserve.output import say, visible
+
+if TYPE_CHECKING:
+    from headrace.schemas.names import ProductName
+    from headrace.sinks.upkeep.survey import Survey
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=epilog(
+        "headrace upkeep operations.flights --dry-run",
+        "headrace upkeep operations.flights",
+        ok="it is done; what is condemned now can be deleted in an hour",
+        failed="some files could not be deleted, or it failed; the error says why",
+    )
+)
+def upkeep(
+    context: typer.Context,
+    product: Annotated[str, typer.Argument(metavar="PRODUCT", help="A name such as operations.flights.")],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; list orphans on stdout, a path a line.")
+    ] = False,
+) -> None:
+    """Delete the files of a product's table that no snapshot needs.
+
+    Its sink does so by itself, once a minute, and sweeps for orphans once a day; this is for a table whose sink runs no
+    more, and for looking. Files that nothing leads to and that are older than the contract's upkeep.orphans are
+    condemned; what was condemned an hour ago or longer, and is still of no use, is deleted. So run it twice, an hour
+    apart. No snapshot expires by it. A sink may run meanwhile. Works without Kafka.
+    """
+    from headrace.schemas.catalog import load_table, open_catalog
+    from headrace.sinks.hold import hold_of
+    from headrace.sinks.upkeep.deletion import Deletion
+    from headrace.sinks.upkeep.sightings import Sightings
+    from headrace.sinks.upkeep.survey import survey_of
+
+    mesh = session_of(context).mesh()
+    chosen = mesh.product(product)
+    table = load_table(open_catalog(mesh.environment, mesh.domain_of(chosen)), chosen)
+    failed = 0
+    if not dry_run:
+        if (held := hold_of(table)) is not None:
+            # A held sink may keep written files for longer than an orphan lives.
+            hint = f"`headrace release {chosen.name}` first, or look with --dry-run"
+            raise UserError(visible(str(held)), where=f"table {chosen.name}", hint=hint)
+        look = Deletion(chosen, Sightings()).look(table, sweep=True)
+        say(f"{chosen.name}: {look.deleted:,} files deleted, {look.condemned:,} condemned, {look.spared:,} spared")
+        failed = look.failed
+        if failed:
+            say(f"{failed:,} files could not be deleted; the next run tries again")
+    survey = survey_of(table, chosen, time.time())
+    _show(chosen.name, survey)
+    if dry_run:
+        for file in survey.orphans:
+            say(visible(file.path), file=sys.stdout)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def _show(name: ProductName, survey: Survey) -> None:
+    if survey.never:
+        say(f"{name}: no file of its table is ever deleted: {survey.never}")
+        return
+    size = sum(file.size for file in survey.orphans)
+    say(f"{name}: {survey.snapshots:,} snapshots; {len(survey.orphans):,} orphans of {size / 1e6:,.1f} MB")
+    if survey.due_s is not None:
+        due = datetime.fromtimestamp(survey.due_s, UTC)
+        say(f"{survey.waiting:,} files are condemned; the first can be deleted from {due:%Y-%m-%d %H:%M:%S} UTC on")

@@ -1,0 +1,114 @@
+"""What stopped a product may be gone: looked at now and then, without reading events and without joining a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headrace.schemas.catalog import load_table
+from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, Unavailable
+from headrace.sinks.evolution import followed_version
+from headrace.streams.history import read_ledger
+from headrace.streams.ledger import gaps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from headrace.schemas.product import Product
+    from headrace.streams.admin import Admin
+    from headrace.streams.ledger import Accepted
+
+__all__ = ["LOOK_AGAIN_S", "Mending", "Signs", "mendable", "signs_of"]
+
+# How often it is looked whether somebody has mended what stopped a product.
+LOOK_AGAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What changes when somebody mends a product, and what no other worker changes by going on.
+
+    Attributes:
+        topic_id: the topic's id; None: there is no topic.
+        table: its identity, its schema, its partitioning, the version that it has followed.
+        ledger: the topic and the generation that its ledger follows; None: it has no ledger.
+        accepted: the gaps that were accepted.
+        lost: the partitions with a gap.
+        fault: why table or ledger cannot be read; the others are empty then.
+    """
+
+    topic_id: str | None
+    table: tuple[object, ...] = ()
+    ledger: tuple[str, int] | None = None
+    accepted: tuple[tuple[int, Accepted], ...] = ()
+    lost: frozenset[int] = frozenset()
+    fault: str | None = None
+
+
+def mendable(fault: HeadraceError) -> bool:
+    """Tell whether a sink that stopped on this fault may go on by itself, once somebody has mended it.
+
+    Settings and rights are read when a process starts, and a bug stays one.
+    """
+    return isinstance(fault, ProductStopped | NotApplied)
+
+
+def signs_of(product: Product, catalog: Catalog, admin: Admin) -> Signs:
+    """Look at a product's topic, table and ledger.
+
+    Raises:
+        Unavailable: Kafka, catalog or storage does not answer.
+        UserError: a right is missing, or credentials are refused.
+    """
+    topic = admin.find(product.topic).get(product.topic)
+    topic_id = topic.id if topic else None
+    try:
+        table = load_table(catalog, product)
+        ledger = read_ledger(table, product)
+    except (NotApplied, ProductStopped) as error:
+        return Signs(topic_id, fault=error.what)
+    if ledger is None:
+        return Signs(topic_id, _like(table))
+    lows: Mapping[int, int] = {}
+    if topic is not None and topic.id == ledger.topic_id:
+        lows = {partition: marks.low for partition, marks in admin.watermarks(topic).items()}
+    return Signs(
+        topic_id,
+        _like(table),
+        (ledger.topic_id, ledger.generation),
+        tuple((partition, gap) for partition, gaps_of in ledger.accepted.items() for gap in gaps_of),
+        frozenset(partition for partition, _, _ in gaps(ledger, lows)),
+    )
+
+
+def _like(table: Table) -> tuple[object, ...]:
+    metadata = table.metadata
+    return (metadata.table_uuid, metadata.current_schema_id, metadata.default_spec_id, followed_version(table))
+
+
+class Mending:
+    """Tells when the signs have changed since a product stopped.
+
+    Args:
+        look: returns the signs; see `signs_of` for what it raises.
+    """
+
+    def __init__(self, look: Callable[[], Signs]) -> None:
+        self._look = look
+        self._before = self._signs()
+
+    def seen(self) -> bool:
+        """Tell whether they are others than when the product stopped. What does not answer shows no change."""
+        now = self._signs()
+        return now is not None and now != self._before
+
+    def _signs(self) -> Signs | None:
+        try:
+            return self._look()
+        except Unavailable:
+            return None
+        except HeadraceError as error:
+            return Signs(None, fault=error.what)

@@ -1,0 +1,210 @@
+"""Every step of a redrive by every way to fail there: each letter becomes one row, and none twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from headrace.schemas.catalog import load_table
+from headrace.schemas.errors import Held, Unavailable
+from headrace.sinks.hold import hold
+from headrace.sinks.landing import Step
+from headrace.sinks.redriving import Wish
+from headrace.streams.history import find_ledger, last_rows, read_ledger
+from headrace.streams.ledger import PROPERTY_KEY, REDRIVE_KEY
+from tests.support.faulty import CommitFault, Crash
+from tests.support.redriving import REASON, Bench
+from tests.support.workers import At
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headrace.sinks.redriving import Tally
+
+CRASHING = {CommitFault.CRASH_UNSENT, CommitFault.CRASH_LANDED, CommitFault.CRASH_LATE}
+STEPS = (Step.RELOAD, Step.FILES, Step.STAGE, Step.COMMIT, Step.OUTCOME, Step.LANDED)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    bench.worker().run()
+    assert bench.rows() == bench.log.rows()
+    return bench
+
+
+def crash() -> None:
+    raise Crash
+
+
+def assert_put_back(bench: Bench) -> None:
+    """Run it once more, which finds nothing to do, and check the rows."""
+    before = bench.table.metadata.current_snapshot_id
+    tally = bench.redrive()
+    assert (tally.put_back, tally.held) == (0, len(bench.log.letters()))
+    assert bench.table.metadata.current_snapshot_id == before
+    assert bench.rows() == bench.log.all_rows()
+
+
+def test_all_letters_become_rows_and_a_second_run_finds_nothing(bench: Bench) -> None:
+    before = read_ledger(bench.table, bench.product)
+    tally = bench.redrive()
+    assert (tally.put_back, tally.held, tally.ahead) == (len(bench.log.letters()), 0, 0)
+    after = read_ledger(bench.table, bench.product)
+    assert before is not None
+    assert after is not None
+    assert {p: at.next for p, at in after.positions.items()} == {p: at.next for p, at in before.positions.items()}
+    assert after.added == {}
+    snapshot = bench.table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    assert snapshot.summary[REDRIVE_KEY] == '{"rows":4}'
+    assert_put_back(bench)
+
+
+def test_letters_that_were_sent_again_and_again_count_once_in_any_portions(bench: Bench) -> None:
+    bench.box.kept *= 3
+    tally = bench.redrive(portion=3)
+    assert (tally.put_back, tally.held) == (len(bench.log.letters()), 0)
+    assert_put_back(bench)
+
+
+def test_only_what_is_asked_for_is_put_back(bench: Bench) -> None:
+    assert bench.redrive(wish=Wish(reason="undecodable")).put_back == 0
+    assert bench.redrive(wish=Wish(partition=1, offset=8)).put_back == 1
+    assert bench.rows() == sorted([*bench.log.rows(), (1, 8, "o1008")])
+    assert bench.redrive(wish=Wish(reason=REASON)).held == 1
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_redrive_that_dies_at_a_step_is_completed_by_the_next(bench: Bench, step: Step, after: bool) -> None:
+    at = At(step, 1, crash, after=after)
+    if (step, after) == (Step.LANDED, True):
+        bench.redrive(at)
+    else:
+        with pytest.raises(Crash):
+            bench.redrive(at)
+        assert at.done
+    bench.redrive()
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("fault", CommitFault)
+def test_a_commit_that_fails_in_any_way_lands_once(bench: Bench, fault: CommitFault) -> None:
+    catalog = bench.catalog()
+    met: list[CommitFault] = []
+
+    def arm() -> None:
+        catalog.fault, catalog.on_fault = fault, lambda: met.append(fault)
+
+    at = At(Step.COMMIT, 1, arm)
+    if fault in CRASHING:
+        with pytest.raises(Crash):
+            bench.redrive(at, catalog=catalog)
+    else:
+        try:
+            bench.redrive(at, catalog=catalog)
+        except Unavailable:
+            assert fault in {CommitFault.REFUSED, CommitFault.LOCKED} | {
+                each for each in CommitFault if each.name.startswith("LATE")
+            }
+    assert met == [fault]
+    # The next one talks to the same server: what is still under way arrives there.
+    bench.redrive(catalog=catalog)
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_two_redrives_at_once_put_each_letter_back_once(bench: Bench, step: Step) -> None:
+    other: list[Tally] = []
+    at = At(step, 1, lambda: other.append(bench.redrive()))
+    tally = bench.redrive(at)
+    assert at.done
+    assert tally.put_back + tally.held == len(bench.log.letters())
+    assert tally.put_back + other[0].put_back == len(bench.log.letters())
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_sink_that_commits_meanwhile_loses_nothing(tmp_path: Path, step: Step) -> None:
+    bench = Bench(tmp_path, events=24)
+    with pytest.raises(Crash):
+        bench.worker(At(Step.LANDED, 3, crash)).run()
+    first = len(bench.box.kept)
+    tally = bench.redrive(At(step, 1, bench.worker().run))
+    assert tally.put_back + tally.held + tally.ahead == first
+    bench.redrive()
+    assert_put_back(bench)
+
+
+def test_what_the_sink_has_not_passed_is_its_own(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    with pytest.raises(Crash):
+        bench.worker(At(Step.RELOAD, 1, crash)).run()
+    assert bench.box.kept, "the letters were sent before the batch could land"
+    tally = bench.redrive()
+    assert (tally.put_back, tally.ahead) == (0, len(bench.box.kept))
+    assert bench.table.current_snapshot() is None
+    bench.worker().run()
+    bench.redrive()
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_table_that_is_rolled_back_meanwhile_gets_its_letters_once(bench: Bench, step: Step) -> None:
+    first = bench.table.snapshots()[0].snapshot_id
+
+    def roll_back() -> None:
+        bench.table.manage_snapshots().rollback_to_snapshot(first).commit()
+
+    bench.redrive(At(step, 1, roll_back))
+    bench.worker().run()
+    bench.redrive()
+    assert_put_back(bench)
+
+
+def test_a_roll_back_behind_the_redrive_opens_the_letters_again(bench: Bench) -> None:
+    before = bench.table.metadata.current_snapshot_id
+    assert before is not None
+    bench.redrive()
+    bench.table.manage_snapshots().rollback_to_snapshot(before).commit()
+    assert bench.rows() == bench.log.rows()
+    assert bench.redrive().put_back == len(bench.log.letters())
+    assert_put_back(bench)
+
+
+@pytest.mark.parametrize("step", STEPS[:4])
+def test_a_hold_stops_it_with_nothing_put_back(bench: Bench, step: Step) -> None:
+    def hold_it() -> None:
+        hold(bench.catalog(), bench.product, "why", datetime.now(UTC))
+
+    with pytest.raises(Held) as held:
+        bench.redrive(At(step, 1, hold_it))
+    assert held.value.hint == "headrace release shop.orders, then headrace dlq redrive shop.orders"
+    assert bench.rows() == bench.log.rows()
+
+
+def test_the_property_serves_after_others_have_expired_the_history(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, events=14)  # the last event of each partition is a letter: the redrive moves the last rows
+    bench.worker().run()
+    bench.redrive()
+    table = bench.table
+    found = find_ledger(table, bench.product)
+    assert found is not None
+    assert dict(last_rows(table, bench.product).offsets) == {p: at.last_row for p, at in found.ledger.positions.items()}
+    # An engine's snapshot without a ledger on top, and nothing left below it.
+    table.append(table.schema().as_arrow().empty_table())
+    table = bench.table
+    head = table.metadata.current_snapshot_id
+    table.maintenance.expire_snapshots().by_ids(
+        [each.snapshot_id for each in table.snapshots() if each.snapshot_id != head]
+    ).commit()
+    again = find_ledger(load_table(bench.catalog(), bench.product), bench.product)
+    assert again is not None
+    assert again.snapshot_id is None, "the walk has fallen off"
+    assert again.ledger == found.ledger
+    assert PROPERTY_KEY in bench.table.properties

@@ -1,0 +1,99 @@
+"""``headrace upkeep``: what a person sees of a table's useless files, and deleting them without a sink."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import time_machine
+from pyiceberg.table.update import SetPropertiesUpdate
+
+from headrace.schemas.catalog import identifier_of, open_catalog
+from headrace.schemas.mesh import load_mesh
+from headrace.selfserve.main import main
+from headrace.selfserve.stack import Endpoints
+from headrace.sinks.hold import HOLD_PROPERTY
+from headrace.sinks.tables import ensure_table
+from headrace.sinks.upkeep.condemned import GRACE_S
+from tests.support.meshes import ORDER, ORDERS, write_mesh
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+DAY_S = 86_400.0
+
+
+class Shop:
+    """A mesh whose table has one orphan of four days."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        write_mesh(root, Endpoints("127.0.0.1:9", "http://127.0.0.1:9"), "t.", {ORDERS: ORDER})
+        mesh = load_mesh(root, environment="cluster")
+        self.product = mesh.product(ORDERS)
+        self.catalog: Catalog = open_catalog(mesh.environment, mesh.domain_of(self.product))
+        table = ensure_table(self.catalog, self.product)
+        self.orphan = Path(table.location().removeprefix("file://")) / "data" / "orphan.parquet"
+        self.orphan.parent.mkdir(exist_ok=True)
+        self.orphan.write_bytes(b"x" * 2_000_000)
+        old_s = time.time() - 4 * DAY_S
+        os.utime(self.orphan, (old_s, old_s))
+
+    def run(self, *arguments: str) -> int:
+        return main(["--mesh", str(self.root), "--environment", "cluster", "upkeep", ORDERS, *arguments])
+
+    def table(self) -> Table:
+        return self.catalog.load_table(identifier_of(self.product))
+
+    def set(self, name: str, value: str) -> None:
+        self.catalog.commit_table(self.table(), (), (SetPropertiesUpdate(updates={name: value}),))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_a_dry_run_shows_orphans_and_changes_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shop.run("--dry-run") == 0
+    said = capsys.readouterr()
+    assert said.out == f"file://{shop.orphan}\n"
+    assert "0 snapshots; 1 orphans of 2.0 MB" in said.err
+    assert "condemned" not in said.err
+    assert shop.orphan.exists()
+
+
+def test_twice_an_hour_apart_deletes(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shop.run() == 0
+    assert "0 files deleted, 1 condemned" in capsys.readouterr().err
+    assert shop.run() == 0
+    again = capsys.readouterr().err
+    assert "0 files deleted, 0 condemned" in again
+    assert "1 files are condemned; the first can be deleted from" in again
+    assert shop.orphan.exists()
+    with time_machine.travel(time.time() + GRACE_S + 60, tick=True):
+        assert shop.run() == 0
+    said = capsys.readouterr().err
+    assert "1 files deleted, 0 condemned" in said
+    assert "0 orphans" in said
+    assert not shop.orphan.exists()
+
+
+def test_a_held_table_is_left_as_it_is(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.set(HOLD_PROPERTY, '{"reason": "an audit", "since": null}')
+    assert shop.run() == 1
+    said = capsys.readouterr().err
+    assert "held: an audit" in said
+    assert f"headrace release {ORDERS}" in said
+    assert shop.run("--dry-run") == 0
+
+
+def test_an_owner_may_forbid_it(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.set("gc.enabled", "false")
+    assert shop.run() == 0
+    assert "no file of its table is ever deleted: the table's property gc.enabled is false" in capsys.readouterr().err
+    assert shop.orphan.exists()
