@@ -23,10 +23,10 @@ demo: $(VENV)/.demo ## stream real events through a mesh of four domains and ans
 
 # Tests wait for servers more than they compute: three at a time on two cores.
 test: $(VENV)/.test ## run the tests: units, and whole paths over real servers
-	@$(BIN)/python -m pytest -n 3 --durations 25 tests/unit tests/integration
+	@$(BIN)/python -m pytest -n 3 --durations 25 tests/integration tests/unit
 
 faults: $(VENV)/.test ## run the fault suite: crashes, outages, storms; after each, verify proves that nothing is lost or doubled
-	@$(BIN)/python -m pytest -n 3 --durations 25 tests/faults tests/outages
+	@$(BIN)/python -m pytest -n 3 --durations 25 tests/outages tests/faults
 
 soak: $(VENV)/.test ## run the fault suite's long form: a hundred kills, minutes of outage, 100 million rows; takes an hour
 	@$(BIN)/python -m pytest -s tests/soak

@@ -25,6 +25,7 @@ __all__ = ["GROUP", "marks_of", "read_letters", "read_marks"]
 GROUP = "headrace.verify"
 # So many events are compared at once: enough for numpy, and 1 MiB.
 _PIECE_ROWS = 65_536
+_LAST_OFFSET = 2**63 - 1
 # A message that was read has an offset; only one that is still to be sent has none.
 _OFFSET = cast("Callable[[Message], int]", Message.offset)
 
@@ -104,6 +105,8 @@ def _place(headers: Mapping[str, str | bytes | None], topic_id: str) -> tuple[in
     if texts.get("headrace.topic-id") != topic_id:
         return None
     try:
-        return int(texts["headrace.partition"]), int(texts["headrace.offset"])
+        partition, offset = int(texts["headrace.partition"]), int(texts["headrace.offset"])
     except (KeyError, ValueError):
         return None
+    # Anybody who may write to the topic may write any number.
+    return (partition, offset) if 0 <= offset <= _LAST_OFFSET else None

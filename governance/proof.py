@@ -9,7 +9,7 @@ For one partition and the table's current generation, with the log as it was whe
   or before the last row that was committed), or *pending* (behind it);
 - each row holds an event, or repeats another row (*doubled*), or lies before the log's start or where a compacted log
   has no event any more (*beyond retention*), or came while the check ran (*newer*), or is of no event at all
-  (*foreign*).
+  (*foreign*): no event ever had an offset below 0, which is what a row without an offset has here.
 
 Both sentences are sums; `Verdict` keeps them.
 
@@ -75,7 +75,7 @@ class Verdict:
 
     ``events == held + dead_lettered + skipped.count + missing.count + pending.count`` and
     ``rows == held + doubled.count + foreign.count + beyond_retention + newer``. For an earlier generation, whose topic
-    is gone, ``events`` is None: nothing is left to compare with, and rows are only checked for doubles.
+    is gone, ``events`` is None: nothing is left to compare with, and rows are only checked by themselves.
 
     Attributes:
         start: the log's first offset: below it nothing can be compared.
@@ -171,7 +171,7 @@ def judge(place: tuple[int, int], log: Log, windows: Iterable[Window], excuses: 
 
 
 def judge_earlier(place: tuple[int, int], rows: Iterable[Marks]) -> Verdict:
-    """Look at rows of a generation whose topic is gone: only doubles can be told.
+    """Look at rows of a generation whose topic is gone: only doubles, and offsets that no event has, can be told.
 
     Args:
         place: partition and generation.
@@ -182,10 +182,11 @@ def judge_earlier(place: tuple[int, int], rows: Iterable[Marks]) -> Verdict:
 
 def _judge(place: tuple[int, int], log: Log, window: Window, excuses: Excuses) -> Verdict:
     events, (distinct, repeats) = window.events, _distinct(window.rows)
-    gone = distinct.offsets < log.start
+    possible = distinct.offsets >= 0
+    gone = possible & (distinct.offsets < log.start)
     compacted = np.zeros(len(distinct), np.bool_)
     if log.compacted:
-        compacted = ~gone & (distinct.offsets < log.end) & ~_among(distinct.offsets, events.offsets)
+        compacted = possible & ~gone & (distinct.offsets < log.end) & ~_among(distinct.offsets, events.offsets)
     newer = ~gone & (distinct.offsets >= log.end) & (distinct.offsets < log.ceiling)
     held = _positions(events, distinct)
     found = held >= 0
@@ -218,7 +219,15 @@ def _judge(place: tuple[int, int], log: Log, window: Window, excuses: Excuses) -
 
 def _judge_earlier(place: tuple[int, int], rows: Marks) -> Verdict:
     distinct, repeats = _distinct(rows)
-    return Verdict(*place, events=None, rows=len(rows), held=len(distinct), doubled=Spans.of(repeats))
+    foreign = distinct.offsets[distinct.offsets < 0]
+    return Verdict(
+        *place,
+        events=None,
+        rows=len(rows),
+        held=len(distinct) - len(foreign),
+        doubled=Spans.of(repeats),
+        foreign=Spans.of(foreign),
+    )
 
 
 def _distinct(rows: Marks) -> tuple[Marks, Longs]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import DamagedLedger
-from headrace.streams.ledger import PROPERTY_KEY, trusted_property, walk
+from headrace.streams.ledger import PROPERTY_KEY
+from headrace.streams.walk import trusted_property, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

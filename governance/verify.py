@@ -106,8 +106,9 @@ def verify(mesh: Mesh, products: Sequence[Product], tell: Callable[[str], None])
     """
     config = mesh.environment.kafka_config()
     admin = Admin(config)
-    topics = admin.find(*(name for product in products for name in (product.topic, product.dead_letter_topic)))
-    auditor = _Auditor(mesh, config, admin, topics, tell)
+    # A broker that does not answer is told of once, and not once for each product.
+    admin.find(*(product.topic for product in products))
+    auditor = _Auditor(mesh, config, admin, tell)
     return Audit(tuple(auditor.audit(product) for product in products))
 
 
@@ -116,44 +117,46 @@ class _Auditor:
     mesh: Mesh
     config: Mapping[str, str]
     admin: Admin
-    topics: Mapping[str, Topic]
     tell: Callable[[str], None]
     catalogs: dict[str, Catalog] = field(default_factory=dict)
 
     def audit(self, product: Product) -> ProductAudit:
-        topic = self.topics.get(product.topic)
-        name, topic_id = str(product.name), topic.id if topic else ""
+        topics: Mapping[str, Topic] = {}
         try:
-            return self._audit(product)
+            # Anew for each: proving the products before may have taken hours.
+            topics = self.admin.find(product.topic, product.dead_letter_topic)
+            return self._audit(product, _topic(topics, product.topic), _topic(topics, product.dead_letter_topic))
         except HeadraceError as fault:
-            return ProductAudit(name, product.topic, topic_id, (), fault)
+            topic = topics.get(product.topic)
+            return ProductAudit(str(product.name), product.topic, topic.id if topic else "", (), fault)
 
-    def _audit(self, product: Product) -> ProductAudit:
-        topic, letter_topic = self._topic(product.topic), self._topic(product.dead_letter_topic)
+    def _audit(self, product: Product, topic: Topic, letter_topic: Topic) -> ProductAudit:
         ends = self.admin.watermarks(topic)
         self.tell(f"{product.name}: reading the table")
         table = self._table(product)
         with spilled(table, product.name) as rows:
             record = _record(table, product, topic, rows)
-            ceilings = self.admin.watermarks(topic)
+            ceilings = self.admin.watermarks(self._same(topic))
             self.tell(f"{product.name}: reading the dead letters")
             letters = read_letters(self.config, letter_topic, self.admin.watermarks(letter_topic), topic)
             compacted = "compact" in product.contract.cleanup_policy
-            logs = {p: Log(bound.low, bound.end, ceilings[p].end, compacted) for p, bound in ends.items()}
-            generations = {generation for generation, _ in rows.places} | {record.generation if record else 0}
-            current = max(FIRST_GENERATION, *generations)
+            # Of a partition that was added meanwhile, every event came meanwhile.
+            bounds = {p: Watermarks(0, 0) for p in ceilings} | dict(ends)
+            logs = {p: Log(bound.low, bound.end, ceilings[p].end, compacted) for p, bound in bounds.items()}
+            current = record.generation if record else _newest(rows)
             self.tell(f"{product.name}: reading the topic, {sum(b.end - b.low for b in ends.values()):,} offsets")
             with Scan(self.config, topic.name, GROUP) as scan:
                 verdicts = tuple(_verdicts(scan, logs, rows, _excuses(logs, letters, record), current))
-        if self.admin.topic(topic.name).id != topic.id:
-            raise Unavailable("the topic was made anew while it was read", where=topic.name, hint="run it again")
+        self._same(topic)
         accepted = record.accepted if record else {}
         return ProductAudit(str(product.name), topic.name, topic.id, verdicts, accepted=accepted)
 
-    def _topic(self, name: str) -> Topic:
-        if name not in self.topics:
-            raise NotApplied("the topic does not exist", where=name, hint="headrace apply")
-        return self.topics[name]
+    def _same(self, topic: Topic) -> Topic:
+        """Return the topic as it is now, partitions that were added included."""
+        now = self.admin.topic(topic.name)
+        if now.id != topic.id:
+            raise Unavailable("the topic was made anew while it was read", where=topic.name, hint="run it again")
+        return now
 
     def _table(self, product: Product) -> Table:
         domain = self.mesh.domain_of(product)
@@ -162,13 +165,23 @@ class _Auditor:
         return load_table(self.catalogs[domain.name], product)
 
 
+def _topic(topics: Mapping[str, Topic], name: str) -> Topic:
+    if name not in topics:
+        raise NotApplied("the topic does not exist", where=name, hint="headrace apply")
+    return topics[name]
+
+
+def _newest(rows: Spill) -> int:
+    return max({FIRST_GENERATION} | {generation for generation, _ in rows.places})
+
+
 def _record(table: Table, product: Product, topic: Topic, rows: Spill) -> Record | None:
     """Return what operators have put on record about this topic.
 
     Raises:
         ProductStopped: if the table follows a topic that is gone, or a newer headrace wrote the record.
     """
-    newest = max((generation for generation, _ in rows.places), default=FIRST_GENERATION)
+    newest = _newest(rows)
     last_rows = {partition: last for (generation, partition), last in rows.last_offsets.items() if generation == newest}
     record = record_of(table, last_rows, newest)
     if record is not None and record.topic_id != topic.id:
@@ -192,16 +205,17 @@ def _verdicts(
 ) -> Iterator[Verdict]:
     """Judge every partition of the topic, and every partition that the table has rows of.
 
-    ``current`` is the generation that the topic must answer for: the one on record, or the highest in the table.
+    ``current`` is the generation that the topic must answer for: the one on record, or the highest in the table. Rows
+    of a later one, or of none that there can be, are of no event.
     """
     for generation, partition in sorted({(current, partition) for partition in logs} | rows.places):
         place, pieces = (partition, generation), rows.read(generation, partition)
-        if generation != current:
+        if FIRST_GENERATION <= generation < current and partition >= 0:
             yield judge_earlier(place, pieces)
             continue
         log = NO_LOG
         events: Iterator[Marks] = iter(())
-        if partition in logs:
+        if generation == current and partition in logs:
             log = replace(logs[partition], start=max(logs[partition].start, scan.low(partition)))
             events = marks_of(scan, partition, Watermarks(log.start, log.end))
         yield judge(place, log, windows(events, pieces), excuses.get(partition, Excuses()))

@@ -14,6 +14,7 @@ _ARROW: dict[type[ice.IcebergType], pa.DataType] = {
     ice.StringType: pa.string(),
     ice.BinaryType: pa.binary(),
     ice.DateType: pa.date32(),
+    ice.TimeType: pa.time64("us"),
     ice.TimestampType: pa.timestamp("us"),
     ice.TimestamptzType: pa.timestamp("us", tz="UTC"),
     ice.UUIDType: pa.binary(16),

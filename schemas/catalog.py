@@ -235,16 +235,16 @@ def _mapped(error: Exception, where: str) -> HeadraceError | None:
             return None
         case NoSuchTableError() | NoSuchNamespaceError():
             return NotApplied("the table does not exist", where=where, hint="run `headrace apply`")
+        case NotImplementedError() | ValueError() if "equality deletes" in str(error):
+            what = "another engine has deleted rows by their values, which headrace cannot read"
+            return ProductStopped(what, where=where, hint="let that engine rewrite the table's files without deletes")
         case BadRequestError() | NotImplementedError():
             return SettingsError(f"the catalog refuses the request: {_first_line(error)}", where=where)
         case RESTError() | RequestException() | SQLAlchemyError():
             return _no_answer(error, where)
         case ModelError() if error.title.endswith("Response"):
-            return Unavailable(
-                "what answers here is no Iceberg REST catalog",
-                where=where,
-                hint="check `uri` in `catalog` of this environment in mesh.yaml; it is asked again",
-            )
+            hint = "check `uri` in `catalog` of this environment in mesh.yaml; it is asked again"
+            return Unavailable("what answers here is no Iceberg REST catalog", where=where, hint=hint)
         case _:
             return _storage_error(error, where)
 

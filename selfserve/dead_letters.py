@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from headrace.schemas.catalog import load_table
-from headrace.sinks.redriving import by_partition, place_of, places_in
+from headrace.sinks.redriving import by_partition, place_of
 from headrace.streams.history import read_ledger
 from headrace.streams.rows import rows_at
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.sinks.letters import Kept
     from headrace.sinks.redriving import Place, Wish
+    from headrace.streams.frames import Longs
     from headrace.streams.ledger import Ledger
 
 __all__ = ["Facts", "Letters", "State", "find_letter", "look_at_letters", "state_of"]
@@ -32,6 +35,10 @@ class State(StrEnum):
     OPEN = "open"
     IN_TABLE = "in the table"
     AHEAD = "not yet passed by the sink"
+
+
+_OPEN, _IN_TABLE, _AHEAD = range(len(State))
+_Codes: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +86,14 @@ class Letters:
         counts: how many distinct letters there are, by reason and state.
         others: messages that came from another topic of the name, or from another generation.
         newest: the last ones, the newest first, each with its state.
+        wish: which of its letters these are.
     """
 
     product: Product
     counts: Mapping[tuple[str, State], int]
     others: int
     newest: Sequence[tuple[Facts, State]]
+    wish: Wish
 
     def total(self, state: State) -> int:
         """Return how many letters are in a state."""
@@ -93,27 +102,70 @@ class Letters:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Letters as they are read: the reason of each place, and the facts of the newest. Some 100 bytes a letter."""
+    """Letters as they are read: the reason of each place, in 12 bytes, and the facts of the newest."""
 
     limit: int
-    reasons: dict[Place, str] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    places: dict[int, tuple[Longs, _Codes]] = field(default_factory=dict)
     newest: dict[Place, Facts] = field(default_factory=dict)
 
-    def take(self, kept: Kept) -> None:
-        place = place_of(kept.letter)
-        # One text for all letters of a reason.
-        self.reasons[place] = _REASONS.setdefault(kept.letter.reason, kept.letter.reason)
-        self.newest[place] = Facts.of(kept)
-        if len(self.newest) > 2 * self.limit + 1_000:
-            self.newest = {each.place: each for each in self.last()}
+    def take(self, portion: Iterable[Kept]) -> None:
+        """Take letters; of those of one place the last one's reason counts."""
+        found: dict[int, dict[int, int]] = {}
+        for kept in portion:
+            partition, offset = place = place_of(kept.letter)
+            code = self.reasons.setdefault(kept.letter.reason, len(self.reasons))
+            found.setdefault(partition, {})[offset] = code
+            self.newest[place] = Facts.of(kept)
+            if len(self.newest) > 2 * self.limit + 1_000:
+                self.newest = {each.place: each for each in self.last()}
+        for partition, codes in found.items():
+            self._add(partition, np.array(list(codes), np.int64), np.array(list(codes.values()), np.int32))
+
+    def _add(self, partition: int, offsets: Longs, codes: _Codes) -> None:
+        if partition in self.places:
+            before, known = self.places[partition]
+            kept = ~np.isin(before, offsets)
+            offsets, codes = np.concatenate([before[kept], offsets]), np.concatenate([known[kept], codes])
+        self.places[partition] = offsets, codes
 
     def last(self) -> list[Facts]:
         """Return the newest letters, the newest first."""
         ordered = sorted(self.newest.values(), key=lambda each: (each.refused_ms, each.place), reverse=True)
         return ordered[: self.limit]
 
+    def counts(self, sides: _Sides) -> Counter[tuple[str, State]]:
+        """Return how many letters there are, by reason and state."""
+        reasons, states, found = list(self.reasons), list(State), Counter[tuple[str, State]]()
+        for partition, (offsets, codes) in self.places.items():
+            kinds, counts = np.unique(codes * len(states) + sides.states(partition, offsets), return_counts=True)
+            for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
+                code, state = divmod(kind, len(states))
+                found[reasons[code], states[state]] += count
+        return found
 
-_REASONS: dict[str, str] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """What one handle of the table says of letters: its ledger, and which places it holds."""
+
+    ledger: Ledger | None
+    held: Mapping[int, Longs]
+
+    @classmethod
+    def of(cls, handle: Table, product: Product, offsets: Mapping[int, Longs]) -> _Sides:
+        ledger = read_ledger(handle, product)
+        return cls(ledger, rows_at(handle, product, ledger.generation, offsets) if ledger is not None else {})
+
+    def states(self, partition: int, offsets: Longs) -> _Codes:
+        """Return the states of letters, as places in `State`."""
+        position = -1 if self.ledger is None else self.ledger.next(partition)
+        passed = np.where(offsets < position, _OPEN, _AHEAD)
+        return np.where(np.isin(offsets, self.held.get(partition, ())), _IN_TABLE, passed).astype(np.int32)
+
+    def state(self, place: Place) -> State:
+        """Return the state of a letter."""
+        return list(State)[int(self.states(place[0], np.array([place[1]], np.int64))[0])]
 
 
 def look_at_letters(
@@ -139,37 +191,20 @@ def look_at_letters(
     ledger = read_ledger(load_table(catalog, product), product)
     gathered, others = _Gathered(limit), 0
     for portion in portions:
-        for kept in portion:
-            if not wish.covers(kept.letter):
-                continue
-            if ledger is not None and not kept.of(ledger):
-                others += 1
-            else:
-                gathered.take(kept)
-    sides = _sides(load_table(catalog, product), product, gathered.reasons)
-    counts = Counter((reason, _state(place, *sides)) for place, reason in gathered.reasons.items())
-    return Letters(product, counts, others, [(facts, _state(facts.place, *sides)) for facts in gathered.last()])
+        wanted = [kept for kept in portion if wish.covers(kept.letter)]
+        own = [kept for kept in wanted if ledger is None or kept.of(ledger)]
+        others += len(wanted) - len(own)
+        gathered.take(own)
+    offsets = {partition: offsets for partition, (offsets, _) in gathered.places.items()}
+    sides = _Sides.of(load_table(catalog, product), product, offsets)
+    return Letters(
+        product, gathered.counts(sides), others, [(facts, sides.state(facts.place)) for facts in gathered.last()], wish
+    )
 
 
 def state_of(catalog: Catalog, product: Product, place: Place) -> State:
     """Return where a letter is. Raises as `look_at_letters`."""
-    handle = load_table(catalog, product)
-    return _state(place, *_sides(handle, product, [place]))
-
-
-def _sides(handle: Table, product: Product, places: Iterable[Place]) -> tuple[Ledger | None, frozenset[Place]]:
-    """Return the ledger of a handle, and which of some places its table holds."""
-    ledger = read_ledger(handle, product)
-    if ledger is None:
-        return None, frozenset()
-    return ledger, places_in(rows_at(handle, product, ledger.generation, by_partition(places)))
-
-
-def _state(place: Place, ledger: Ledger | None, held: frozenset[Place]) -> State:
-    if place in held:
-        return State.IN_TABLE
-    passed = ledger is not None and place[1] < ledger.next(place[0])
-    return State.OPEN if passed else State.AHEAD
+    return _Sides.of(load_table(catalog, product), product, by_partition([place])).state(place)
 
 
 def find_letter(ledger: Ledger | None, portions: Iterable[Sequence[Kept]], place: Place) -> Kept | None:

@@ -24,16 +24,24 @@ if TYPE_CHECKING:
     from headrace.sinks.letters import Kept
     from headrace.sinks.redriving import Tally
 
-__all__ = ["show_bytes", "show_letter", "show_letters", "show_tally", "write_letter", "write_letters"]
+__all__ = [
+    "show_bytes",
+    "show_letter",
+    "show_letters",
+    "show_put_back",
+    "show_tally",
+    "write_letter",
+    "write_letters",
+]
 
 _HEX_BYTES = 16
 
 
 def show_letters(letters: Letters, out: TextIO) -> None:
     """Write counts, the newest letters and a sentence, for people."""
-    reasons = sorted({reason for reason, _ in letters.counts})
+    reasons, wish = sorted({reason for reason, _ in letters.counts}), visible(str(letters.wish))
     if not reasons:
-        say(f"{letters.product.name} has no dead letters" + _others(letters.others), file=out)
+        say(f"{letters.product.name} has no dead letters{wish}{_others(letters.others)}", file=out)
         return
     counts = [(reason, *(letters.counts.get((reason, state), 0) for state in State)) for reason in reasons]
     console(out).print(table(("reason", *State), counts, [False, True, True, True]))
@@ -49,7 +57,7 @@ def show_letters(letters: Letters, out: TextIO) -> None:
         console(out).print(table(names, rows, [True, True, False, False, True, True, True, False]))
     total = sum(letters.counts.values())
     shown = f", the newest {len(rows)} are shown" if len(rows) < total else ""
-    say(f"{total:,} dead letters of {letters.product.name}{shown}{_others(letters.others)}", file=out)
+    say(f"{total:,} dead letters of {letters.product.name}{wish}{shown}{_others(letters.others)}", file=out)
     if letters.total(State.OPEN):
         say(f"  next: headrace dlq show {letters.product.name} PARTITION:OFFSET tells why", file=out)
 
@@ -125,9 +133,14 @@ def show_bytes(name: str, data: bytes | None, out: TextIO) -> None:
         say(f"  {first:08x}  {part.hex(' '):<{3 * _HEX_BYTES}} {text}", file=out)
 
 
+def show_put_back(tally: Tally, product: Product, out: TextIO) -> None:
+    """Write how many letters became rows."""
+    say(f"{tally.put_back:,} put back into {product.name}", file=out)
+
+
 def show_tally(tally: Tally, product: Product, out: TextIO) -> None:
     """Write what a redrive did, and what is to be done about what is left."""
-    say(f"{tally.put_back:,} put back into {product.name}", file=out)
+    show_put_back(tally, product, out)
     if tally.held:
         say(f"{tally.held:,} were in the table already", file=out)
     if tally.ahead:

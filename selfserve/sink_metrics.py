@@ -130,7 +130,7 @@ class SinkMetrics:
         for step, step_s in landed.steps_s.items():
             self._steps.labels(name, step).inc(step_s)
         self._seconds.labels(name).observe(seconds)
-        self._last.labels(name).set_to_current_time()
+        self._last.labels(name).set(landed.at_s)
 
     def reached(self, product: Product, watermark_s: float | None) -> None:
         """See :meth:`headrace.sinks.watch.Watcher.reached`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from headrace.schemas.errors import UserError
 from headrace.selfserve.documents import time_json
-from headrace.selfserve.output import console, fitted, say, table
+from headrace.selfserve.output import console, fitted, say, table, visible
 from headrace.sinks.rollback import Way
 
 if TYPE_CHECKING:
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.sinks.generation import Succession
     from headrace.sinks.past_snapshots import PastSnapshot
+    from headrace.sinks.replay_boundary import Note
     from headrace.sinks.replay_plan import Plan
     from headrace.sinks.rollback import Rollback
     from headrace.streams.ledger import Ledger
 
 __all__ = [
     "moment_of",
+    "replay_left",
     "show_replay",
     "show_rollback",
     "show_snapshots",
@@ -39,8 +41,8 @@ _STANDING = {"current": "now", "main": "", "left": "taken back"}
 _MOST_POSITIONS = 8
 
 
-def show_snapshots(product: Product, found: Sequence[PastSnapshot], out: TextIO) -> None:
-    """Write past states for people, the newest first."""
+def show_snapshots(product: Product, found: Sequence[PastSnapshot], replayed: Note | None, out: TextIO) -> None:
+    """Write past states for people, the newest first, and what there is of a replay that was not ended."""
     if not found:
         say(f"{product.name} has no snapshot yet", file=out)
         return
@@ -60,12 +62,24 @@ def show_snapshots(product: Product, found: Sequence[PastSnapshot], out: TextIO)
     ]
     screen = console(out)
     screen.print(fitted(screen, _COLUMNS, rows, _NUMERIC))
+    if replayed is not None:
+        say(visible(replay_left(str(product.name), replayed.begin)), file=out)
 
 
-def write_snapshots(product: Product, found: Sequence[PastSnapshot], out: TextIO) -> None:
-    """Write past states as one JSON object."""
+def replay_left(product: str, begin: str) -> str:
+    """Return what people are told of a replay that has not ended: it keeps its rows beside the table's."""
+    command = f"headrace replay {product}"
+    return (
+        f"{product} has a replay from {begin} that is under way or was broken off: "
+        f"{command} --from {begin} goes on, {command} --abandon gives it up"
+    )
+
+
+def write_snapshots(product: Product, found: Sequence[PastSnapshot], replayed: Note | None, out: TextIO) -> None:
+    """Write past states as one JSON object, with where a replay began that was not ended."""
     document = {
         "product": str(product.name),
+        "replay_from": replayed.begin if replayed else None,
         "snapshots": [
             {
                 # As text: programs that read JSON's numbers as doubles would change it.
@@ -103,7 +117,8 @@ def show_rollback(product: Product, plan: Rollback, rows_now: int | None, out: T
             file=out,
         )
     if plan.redriven:
-        say(f"dead letters that were redriven in between are out of the table again: headrace dlq list {product.name}")
+        letters = f"headrace dlq list {product.name}"
+        say(f"dead letters that were redriven in between are out of the table again: {letters}", file=out)
     verb = "to read again" if plan.way is Way.REREAD else "skipped, on record"
     between = plan.between if plan.way is Way.SKIP or plan.before is not None else {}
     if between:
@@ -136,7 +151,7 @@ def show_succession(product: Product, found: Succession, out: TextIO) -> None:
     say(f"{product.topic} was made anew: the table follows {known.topic_id}, Kafka has {found.topic_id}", file=out)
     say(
         f"the rows that there are stay as generation {known.generation}; those of the new topic become generation "
-        f"{known.generation + 1}. Events of the old topic that were not in the table are lost with it",
+        f"{found.generation}. Events of the old topic that were not in the table are lost with it",
         file=out,
     )
     rows = [(p, known.next(p), marks.low, marks.end) for p, marks in sorted(found.marks.items())]

@@ -34,6 +34,7 @@ class ProductStatus:
         dead_letters: distinct dead letters of events that the topic still has and the table has not.
         held: whether an operator holds the product.
         hold: why it is held, and since when.
+        replay_from: where a replay began that has not ended; None: there is none.
         open_findings: findings of the auditor that are open.
         faults: what only a person can mend: no topic, no table, a gap, a damaged ledger.
         unasked: what did not answer.
@@ -51,6 +52,7 @@ class ProductStatus:
     dead_letters: int | None = None
     held: bool | None = None
     hold: Hold | None = None
+    replay_from: str | None = None
     open_findings: int | None = None
     faults: tuple[HeadraceError, ...] = ()
     unasked: tuple[HeadraceError, ...] = ()

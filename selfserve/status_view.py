@@ -13,6 +13,7 @@ from rich.text import Text
 
 from headrace.selfserve.documents import error_json, hold_json, time_json
 from headrace.selfserve.output import ReportFormat, console, error_text, fitted, visible
+from headrace.selfserve.snapshots_view import replay_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +94,8 @@ def _notes(status: MeshStatus) -> Iterator[str]:
     for product in status.products:
         if product.hold is not None:
             yield visible(f"{product.product} is {product.hold}")
+        if product.replay_from is not None:
+            yield visible(replay_left(product.product, product.replay_from))
         yield from map(error_text, product.faults)
     if status.stray_findings:
         yield f"open findings of topics that belong to no product: {status.stray_findings} (headrace findings --open)"
@@ -163,6 +166,7 @@ def _product_document(product: ProductStatus) -> dict[str, Any]:
         "files": product.files,
         "dead_letters": product.dead_letters,
         "held": hold_json(product.hold) if product.hold else None,
+        "replay_from": product.replay_from,
         "open_findings": product.open_findings,
         "faults": [error_json(error) for error in product.faults],
     }

@@ -17,6 +17,7 @@ from headrace.schemas.errors import DamagedLedger, HeadraceError, NotApplied, Un
 from headrace.selfserve.backlog import DeadLetterBox, LetterRows, lag_of
 from headrace.selfserve.status import Look, ProductStatus, each_once
 from headrace.sinks.hold import hold_of
+from headrace.sinks.replay_boundary import note_of
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.streams.admin import Admin, Watermarks
 from headrace.streams.history import find_ledger, last_commit
@@ -168,7 +169,9 @@ class _ProductLook:
             table = load()
             hold = hold_of(table)
             self._found(rows=self._memory.rows(table, self._product), held=hold is not None, hold=hold)
+            replay = note_of(table.metadata)
             self._found(snapshots=len(table.metadata.snapshots), files=_files(table))
+            self._found(replay_from=replay.begin if replay else None)
             ledger = self._ledger(table)
             if self._kafka is not None and bounds:
                 self._compare(self._kafka, table, ledger, bounds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import Bug
@@ -17,19 +17,36 @@ if TYPE_CHECKING:
     from headrace.streams.frames import Frame, Longs
 
 
+# A batch of more files than this, smaller than this on average, is scattered over the table's partitions. A day's
+# events make a few files; below a mebibyte what engines do for each file costs more than reading it.
+_MANY_FILES = 16
+_SMALL_BYTES = 1 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a batch is due: whatever comes first.
 
     Attributes:
         age_s: seconds since its first message (the contract's latency, or the environment's commit interval).
-        bytes: bytes of keys and values; 128 MiB makes files that engines like to read.
+        bytes: bytes of keys, values and headers; 128 MiB makes files that engines like to read.
         rows: messages.
+        scattered_age_s: seconds since its first message where the batch before was scattered (the contract's latency).
     """
 
     age_s: float = 10.0
     bytes: int = 128 << 20
     rows: int = 1_000_000
+    scattered_age_s: float = 0.0
+
+    def after(self, files: int, size_bytes: int) -> Limits:
+        """Return the limits of a batch, after one that became so many data files of this size together.
+
+        Late events lie in hundreds of partitions of a table, and each partition needs a file of its own. A batch that
+        waits longer has more rows for each, so batches that follow a scattered one wait for as long as they may.
+        """
+        scattered = files > _MANY_FILES and size_bytes < files * _SMALL_BYTES
+        return replace(self, age_s=max(self.age_s, self.scattered_age_s)) if scattered else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,7 @@ class Batch:
     begun_s: float | None = None
     rows: int = 0
     bytes: int = 0
+    memory_bytes: int = 0
     starts: dict[int, int] = field(default_factory=dict)
     chunks: list[Future[Chunk]] = field(default_factory=list)
     _read: dict[tuple[int, int | None], int] = field(default_factory=dict)
@@ -118,6 +136,7 @@ class Batch:
         self.chunks.append(chunk)
         self.rows += len(frame)
         self.bytes += frame.nbytes
+        self.memory_bytes += frame.memory_bytes
 
     def end_of_partition(self, partition: int, position: int, now_s: float) -> None:
         """Note that a partition's end was reached at ``position``, control records included."""
@@ -134,7 +153,7 @@ class Batch:
         """Tell whether the batch should land now."""
         if self.begun_s is None:
             return False
-        return self.rows >= limits.rows or self.bytes >= limits.bytes or now_s - self.begun_s >= limits.age_s
+        return self.rows >= limits.rows or self.memory_bytes >= limits.bytes or now_s - self.begun_s >= limits.age_s
 
     def __bool__(self) -> bool:
         return bool(self.starts)

@@ -236,5 +236,5 @@ def _letters(frame: Frame, rows: Iterable[int], reason: str | None) -> Iterator[
             key=frame.keys[row].as_py(),
             value=value,
             timestamp_ms=int(frame.timestamps_ms[row]),
-            headers=tuple((frame.headers[row] or ()) if frame.headers is not None else ()),
+            headers=frame.headers_of(row),
         )

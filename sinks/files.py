@@ -7,6 +7,7 @@ those of one.
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from headrace.schemas.changes import column_paths
 from headrace.schemas.errors import ProductStopped
 from headrace.schemas.stamps import stamp_column
 from headrace.schemas.types import METADATA_NAMES, arrow_field
-from headrace.sinks.bounds import bound_texts
+from headrace.sinks.bounds import bound_texts, drop_partial
 from headrace.sinks.evolution import followed_version
 from headrace.sinks.partitioning import layout_of
 from headrace.streams.columns import Columns
@@ -54,6 +55,8 @@ MAX_PARTITIONS = 10_000
 # Offsets and times ascend mostly, so their differences are tiny; the others repeat, which dictionaries hold best.
 _DELTA = ("_kafka_offset", "_kafka_timestamp")
 _NO_DICTIONARY = frozenset({*_DELTA, "_kafka_key"})
+# A contract may have files of a day swept that no snapshot names. Whatever waits for half of it is written anew.
+MAX_AGE_S = 43_200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Written:
     """Written files and what they were written for: they can be committed only while all that still is the table's own.
 
     ``version`` is the subject's version that the table had followed, ``masked`` the paths that it masked: either may
-    have grown since.
+    have grown since. ``at_s`` is when the first of them was begun: seconds since 1970 UTC.
     """
 
     files: tuple[DataFile, ...]
@@ -69,10 +72,11 @@ class Written:
     spec_id: int
     version: int
     masked: frozenset[str]
+    at_s: float = field(compare=False)
 
     @classmethod
-    def for_(cls, table: Table, files: tuple[DataFile, ...]) -> Self:
-        """Return files that were written for the table as it is in this handle."""
+    def for_(cls, table: Table, files: tuple[DataFile, ...], at_s: float | None = None) -> Self:
+        """Return files that were written for the table as it is in this handle; ``at_s``: None: just now."""
         metadata = table.metadata
         return cls(
             files,
@@ -80,11 +84,16 @@ class Written:
             metadata.default_spec_id,
             followed_version(table),
             frozenset(masks_of(table)),
+            time.time() if at_s is None else at_s,
         )
 
     def fits(self, table: Table) -> bool:
-        """Tell whether the table still has schema, partitioning, version and masks that the files were written for."""
-        return self == Written.for_(table, self.files)
+        """Tell whether the table still has schema, partitioning, version and masks that the files were written for.
+
+        And whether they are young: old ones, which a landing may hold while something does not answer, may be deleted
+        as orphans between a look at the table and the commit. A clock that was set back tells no age.
+        """
+        return abs(time.time() - self.at_s) < MAX_AGE_S and self == Written.for_(table, self.files)
 
 
 def unfit(product: Product, schema_id: int, what: str) -> ProductStopped:
@@ -218,9 +227,9 @@ def write_rows(table: Table, rows: pa.Table, product: Product) -> Written:
             where=f"table {product.name}",
             hint="partition the table by fewer values, such as day in the place of hour, or bucket[16] of a field",
         )
-    order_id = metadata.default_sort_order_id if is_sorted else None
+    order_id, began_s = metadata.default_sort_order_id if is_sorted else None, time.time()
     files = (write_file(table, [part.rows], PartitionValues(*part.values), order_id, product) for part in parts)
-    return Written.for_(table, tuple(files))
+    return Written.for_(table, tuple(files), began_s)
 
 
 def write_file(
@@ -249,11 +258,13 @@ def write_file(
                     writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
             parquet = writer.writer.metadata
         size_bytes = len(output)
+    field_ids = parquet_path_to_id_mapping(table.schema())
     statistics = data_file_statistics_from_parquet_metadata(
         parquet_metadata=parquet,
         stats_columns=compute_statistics_plan(table.schema(), metadata.properties),
-        parquet_column_mapping=parquet_path_to_id_mapping(table.schema()),
+        parquet_column_mapping=field_ids,
     )
+    drop_partial(statistics, parquet, field_ids)
     bound_texts(statistics)
     return DataFile.from_args(
         content=DataFileContent.DATA,

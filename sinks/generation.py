@@ -14,7 +14,7 @@ from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import DamagedLedger, Unavailable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
-from headrace.sinks.repair import newest_readable
+from headrace.sinks.repair import newest_readable, readable_ledgers
 from headrace.streams.history import last_rows, read_ledger
 from headrace.streams.ledger import Ledger
 
@@ -36,11 +36,13 @@ class Succession:
         known: the ledger of the topic that the table follows.
         topic_id: the id of the one that Kafka has.
         marks: the bounds of its partitions.
+        generation: which generation it becomes.
     """
 
     known: Ledger
     topic_id: str
     marks: Mapping[int, Watermarks]
+    generation: int
 
 
 def find_succession(catalog: Catalog, product: Product, admin: Admin) -> Succession | None:
@@ -56,7 +58,7 @@ def find_succession(catalog: Catalog, product: Product, admin: Admin) -> Success
     known = _known(table, product, topic.id)
     if known is None or known.topic_id == topic.id:
         return None
-    return Succession(known, topic.id, admin.watermarks(topic))
+    return Succession(known, topic.id, admin.watermarks(topic), _generation(table, known, topic.id))
 
 
 def accept_topic(catalog: Catalog, product: Product, found: Succession, admin: Admin) -> int | None:
@@ -79,17 +81,29 @@ def accept_topic(catalog: Catalog, product: Product, found: Succession, admin: A
                 where=f"topic {product.topic}",
                 hint=f"`headrace accept-topic {product.name}` looks again",
             )
-        return Draft(following(known, topic.id, lows))
+        return Draft(following(_generation(table, known, topic.id), topic.id, lows))
 
     return land(catalog, product, decide)
 
 
-def following(known: Ledger, topic_id: str, lows: Mapping[int, int]) -> Ledger:
+def following(generation: int, topic_id: str, lows: Mapping[int, int]) -> Ledger:
     """Return the ledger of a table that goes on with another topic, from where its log begins. Pure.
 
     What was accepted as lost were offsets of the topic that is gone: its own snapshots keep the record.
     """
-    return replace(Ledger.begin(topic_id, lows), generation=known.generation + 1)
+    return replace(Ledger.begin(topic_id, lows), generation=generation)
+
+
+def _generation(table: Table, known: Ledger, topic_id: str) -> int:
+    """Return the generation that a topic becomes.
+
+    The table may have been taken back over the border to an earlier topic. Its snapshots still tell of later ones: one
+    of them keeps its number, and its number is nobody else's, so that a rollback never mixes the rows of two topics.
+    """
+    told = list(readable_ledgers(table))
+    later = [ledger for ledger in told if ledger.generation > known.generation]
+    same = [ledger.generation for ledger in later if ledger.topic_id == topic_id]
+    return max(same) if same else max([known.generation, *(ledger.generation for ledger in later)]) + 1
 
 
 def _known(table: Table, product: Product, topic_id: str) -> Ledger | None:

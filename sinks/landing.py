@@ -17,6 +17,7 @@ After an unknown outcome no file is ever deleted.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -91,6 +92,8 @@ class Landed:
         read_bytes: the size of its messages' keys and values.
         steps_s: how long each step took in all, in seconds. The wait after a lost race counts as its outcome's; waits
             for what does not answer are left out.
+        files: how many data files.
+        at_s: when it was known that it had landed, seconds since 1970 UTC.
     """
 
     snapshot_id: int
@@ -102,6 +105,8 @@ class Landed:
     conflicts: int = 0
     read_bytes: int = 0
     steps_s: Mapping[Step, float] = field(default_factory=lambda: MappingProxyType({}))
+    files: int = 0
+    at_s: float = field(default_factory=time.time)
 
     @property
     def letters(self) -> int:
@@ -268,6 +273,7 @@ class Landing:
             self._newest(),
             sum(file.file_size_in_bytes for file in files),
             self._attempts.refused,
+            files=len(files),
         )
 
     def _newest(self) -> Mapping[int, float]:
@@ -295,7 +301,7 @@ class Landing:
     def _stage(self, table: Table, ledger: Ledger) -> Staged:
         files = self._written.files if self._written else ()
         after = ledger.advanced(self.ranges)
-        draft = Draft(after, files, branch=self.desk.branch, expired=self.desk.expire(table) if self.desk.on_main else ())
-        staged = self._attempts.stage(table, draft)
+        expired = self.desk.expire(table) if self.desk.on_main else ()
+        staged = self._attempts.stage(table, Draft(after, files, branch=self.desk.branch, expired=expired))
         self._after[staged.snapshot_id] = after
         return staged

@@ -60,9 +60,9 @@ def read_letters(config: Mapping[str, str], admin: Admin, product: Product) -> I
 def _letters(frame: Frame) -> Iterator[Kept]:
     if frame.headers is None:
         return
-    for row, headers in enumerate(frame.headers):
+    for row in range(len(frame)):
         key, value = frame.keys[row].as_py(), frame.values[row].as_py()
-        kept = kept_letter(headers or (), key, value, int(frame.timestamps_ms[row]))
+        kept = kept_letter(frame.headers_of(row), key, value, int(frame.timestamps_ms[row]))
         if kept is not None:
             yield kept
 

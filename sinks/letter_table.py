@@ -25,13 +25,14 @@ from headrace.schemas.catalog import catalog_errors, identifier_of, load_table, 
 from headrace.schemas.errors import NotApplied, ProductStopped, Unavailable
 from headrace.schemas.names import dead_letter_table_of
 from headrace.schemas.stamps import stamp_column
+from headrace.schemas.types import arrow_field
 from headrace.schemas.upkeep import Compaction
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.files import columns_of, write_rows
 from headrace.sinks.redriving import by_partition, place_of, places_in
 from headrace.sinks.tables import TABLE_PROPERTIES
-from headrace.sinks.upkeep.compaction import Compactor
+from headrace.sinks.upkeep.compaction import Compactor, has_deletes
 from headrace.streams.rows import rows_at
 
 if TYPE_CHECKING:
@@ -46,7 +47,15 @@ if TYPE_CHECKING:
     from headrace.sinks.redriving import Place
     from headrace.streams.ledger import Ledger
 
-__all__ = ["LETTERS_OF", "LETTER_SCHEMA", "LetterTable", "ensure_letter_table", "filed", "letter_properties"]
+__all__ = [
+    "LETTERS_OF",
+    "LETTER_SCHEMA",
+    "LetterTable",
+    "changed_columns",
+    "ensure_letter_table",
+    "filed",
+    "letter_properties",
+]
 
 # A property of the table: the product whose dead letters it tells of. Without it a table of such a name is another's.
 LETTERS_OF = "headrace.dead-letters-of"
@@ -78,6 +87,11 @@ LETTER_SCHEMA = Schema(
 )
 
 
+# By these a letter is found again.
+_IDENTITY = ("_kafka_partition", "_kafka_offset", "_generation", "topic_id")
+_KINDS = {field.name: arrow_field(field).type for field in LETTER_SCHEMA.fields}
+
+
 def filed(product: Product) -> Product:
     """Return a product under the name of its table of dead letters: as what this table is committed to."""
     return replace(product, name=dead_letter_table_of(product.name))
@@ -87,6 +101,25 @@ def letter_properties(product: Product) -> dict[str, str]:
     """Return the properties of a product's table of dead letters."""
     purpose = f"dead letters of {product.name}: what its sink refused, without the bytes"
     return {**TABLE_PROPERTIES, "comment": purpose, LETTERS_OF: str(product.name)}
+
+
+def changed_columns(schema: Schema) -> tuple[str, ...]:
+    """Return the columns that somebody has changed so that no letter can be entered any more.
+
+    Others may be gone, be wider, or have come in addition.
+    """
+    there = {field.name: field for field in schema.fields}
+    lost = [name for name in _IDENTITY if name not in there]
+    strange = [
+        name
+        for name, field in there.items()
+        if (field.required if name not in _KINDS else arrow_field(field).type not in {_KINDS[name], _wider(name)})
+    ]
+    return (*lost, *strange)
+
+
+def _wider(name: str) -> pa.DataType:
+    return pa.int64() if pa.types.is_int32(_KINDS[name]) else _KINDS[name]
 
 
 def ensure_letter_table(catalog: Catalog, product: Product) -> Table:
@@ -140,7 +173,7 @@ class LetterTable:
 
         Raises:
             Unavailable: it may or may not have landed: enter them all again.
-            ProductStopped: a table of that name is there which headrace did not make.
+            ProductStopped: a table of that name is there which headrace did not make, or its columns were changed.
         """
         ensure_letter_table(self.catalog, self.product)
         product, entries = filed(self.product), _Entries.of(letters, ledger, self.now())
@@ -156,8 +189,8 @@ class LetterTable:
             return Draft(None, written.files, expired=_expired(table), ledgerless=True)
 
         if land(self.catalog, product, decide) is not None and number % _COMPACTED_EACH == 0:
-            # The letters are entered. What is not put together now will be later.
-            with contextlib.suppress(Unavailable):
+            # The letters are entered. What is not put together now will be later; a damaged file is left as it is.
+            with contextlib.suppress(Unavailable, ProductStopped):
                 self._compact(product)
 
     def _compact(self, product: Product) -> None:
@@ -168,13 +201,14 @@ class LetterTable:
         """
         table = load_table(self.catalog, product)
         with on_handle(self.catalog, product, table):
-            rewritten = Compactor(product, _AIMS).rewrite(table)
+            rewritten = None if has_deletes(table, product) else Compactor(product, _AIMS).rewrite(table)
         if rewritten is None:
             return
         draft = Draft(None, rewritten.written.files, replaced=rewritten.replaced, ledgerless=True)
 
         def decide(table: Table) -> Draft | None:
-            return draft if rewritten.written.fits(table) else None
+            # Rows that somebody has deleted since must not come back.
+            return draft if rewritten.written.fits(table) and not has_deletes(table, product) else None
 
         land(self.catalog, product, decide)
 
@@ -194,7 +228,17 @@ class _Entries:
         return cls({place_of(letter): letter for letter in letters}, ledger, now)
 
     def missing_in(self, table: Table, product: Product) -> Written | None:
-        """Return a file of those that a handle's snapshot does not hold; None: it holds all of them."""
+        """Return a file of those that a handle's snapshot does not hold; None: it holds all of them.
+
+        Raises:
+            ProductStopped: somebody has changed the table's columns.
+        """
+        if changed := changed_columns(table.schema()):
+            raise ProductStopped(
+                f"its columns are not those that headrace made: {', '.join(changed)}",
+                where=f"table {product.name}",
+                hint="take that change back, or move the table away: a new one is made; then start the sink again",
+            )
         missing = frozenset(self.letters.keys() - self._held(table, product))
         if not missing:
             return None

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "headrace."
 _REASON = f"{_PREFIX}reason"
-# What a letter must say of itself for anybody to know which message it was; the generation came later.
-_ORIGIN = ("topic-id", "partition", "offset")
+# What numbers a letter may say of itself, beside those that no topic has: anybody may write to its topic.
+_INT, _LONG, _SCHEMA_ID = 2**31 - 1, 2**63 - 1, 2**32 - 1
 
 Header = tuple[str, bytes | None]
 
@@ -81,20 +81,20 @@ def kept_letter(headers: Sequence[Header], key: bytes | None, value: bytes | Non
         if name.startswith(_PREFIX) and text is not None
     }
     try:
-        topic_id, partition, offset = (own[name] for name in _ORIGIN)
-        letter = Letter(
-            partition=int(partition),
-            offset=int(offset),
-            schema_id=int(own["schema-id"]) if "schema-id" in own else None,
-            reason=own["reason"],
-            key=key,
-            value=value,
-            timestamp_ms=int(own.get("timestamp-ms", -1)),
-            headers=tuple(headers[:begin]),
-        )
-        generation = int(own["generation"]) if "generation" in own else None
+        # Without these nobody knows which message it was; an earlier headrace wrote no more.
+        reason, topic_id = own["reason"], own["topic-id"]
+        partition, offset = _whole(own["partition"], _INT), _whole(own["offset"], _LONG)
+        generation = _whole(own["generation"], _INT) if "generation" in own else None
+        schema_id = _whole(own["schema-id"], _SCHEMA_ID) if "schema-id" in own else None
+        timestamp_ms = _whole(own["timestamp-ms"], _LONG, least=-_LONG) if "timestamp-ms" in own else -1
     except (KeyError, ValueError):
         return None
-    if letter.partition < 0 or letter.offset < 0:
-        return None
+    letter = Letter(partition, offset, schema_id, reason, key, value, timestamp_ms, tuple(headers[:begin]))
     return Kept(letter, topic_id, generation, "timestamp-ms" in own, refused_ms)
+
+
+def _whole(text: str, most: int, least: int = 0) -> int:
+    number = int(text)
+    if not least <= number <= most:
+        raise ValueError(text)
+    return number

@@ -1,11 +1,16 @@
-"""What stopped a product may be gone: looked at now and then, without reading events and without joining a group."""
+"""What stopped a product may be gone: looked at now and then, without reading events and without joining a group.
+
+A fault is tried once again in any case: what it was about may have been mended before the first look, and some of what
+may be mended, as a file that storage did not show, is seen in nothing that a look finds.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from headrace.schemas.catalog import load_table
+from headrace.schemas.catalog import catalog_errors, load_table
 from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, Unavailable
 from headrace.sinks.evolution import followed_version
 from headrace.streams.history import read_ledger
@@ -33,7 +38,8 @@ class Signs:
 
     Attributes:
         topic_id: the topic's id; None: there is no topic.
-        table: its identity, its schema, its partitioning, the version that it has followed.
+        table: its identity, its schema, its partitioning, the version that it has followed, how often it was rolled
+            back.
         ledger: the topic and the generation that its ledger follows; None: it has no ledger.
         accepted: the gaps that were accepted.
         lost: the partitions with a gap.
@@ -68,6 +74,7 @@ def signs_of(product: Product, catalog: Catalog, admin: Admin) -> Signs:
     try:
         table = load_table(catalog, product)
         ledger = read_ledger(table, product)
+        _read_manifests(table, product)
     except (NotApplied, ProductStopped) as error:
         return Signs(topic_id, fault=error.what)
     if ledger is None:
@@ -86,11 +93,30 @@ def signs_of(product: Product, catalog: Catalog, admin: Admin) -> Signs:
 
 def _like(table: Table) -> tuple[object, ...]:
     metadata = table.metadata
-    return (metadata.table_uuid, metadata.current_schema_id, metadata.default_spec_id, followed_version(table))
+    sequence = {each.snapshot_id: each.sequence_number or 0 for each in metadata.snapshots}
+    heads = [sequence[entry.snapshot_id] for entry in metadata.snapshot_log if entry.snapshot_id in sequence]
+    # Commits only ever raise the head's number.
+    rollbacks = sum(after < before for before, after in pairwise(heads))
+    return (
+        metadata.table_uuid,
+        metadata.current_schema_id,
+        metadata.default_spec_id,
+        followed_version(table),
+        rollbacks,
+    )
+
+
+def _read_manifests(table: Table, product: Product) -> None:
+    head = table.metadata.current_snapshot()
+    with catalog_errors(f"table {product.name}"):
+        for manifest in head.manifests(table.io) if head is not None else ():
+            manifest.fetch_manifest_entry(table.io)
 
 
 class Mending:
-    """Tells when the signs have changed since a product stopped.
+    """Tells when it is worth while to try again: once in any case, and then when the signs have changed since that try.
+
+    They are compared with those before the try, so that nothing is missed that is mended while it fails.
 
     Args:
         look: returns the signs; see `signs_of` for what it raises.
@@ -98,12 +124,19 @@ class Mending:
 
     def __init__(self, look: Callable[[], Signs]) -> None:
         self._look = look
-        self._before = self._signs()
+        self._before: Signs | None = None
+
+    def forget(self) -> None:
+        """The product goes on: whatever stops it next is another fault."""
+        self._before = None
 
     def seen(self) -> bool:
-        """Tell whether they are others than when the product stopped. What does not answer shows no change."""
+        """Tell whether to try now. What does not answer shows no change."""
         now = self._signs()
-        return now is not None and now != self._before
+        if now is None or now == self._before:
+            return False
+        self._before = now
+        return True
 
     def _signs(self) -> Signs | None:
         try:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import ProductStopped, UserError
-from headrace.streams.ledger import BEGINNING_KEY, BRANCH_KEY, REDRIVE_KEY, SUMMARY_KEY, walk
+from headrace.streams.ledger import BEGINNING_KEY, BRANCH_KEY, REDRIVE_KEY, SUMMARY_KEY
+from headrace.streams.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,14 +65,42 @@ class PastSnapshot:
 
 def past_snapshots(metadata: TableMetadata) -> Sequence[PastSnapshot]:
     """Return main's states, the newest first."""
-    ancestors = {snapshot.snapshot_id for snapshot in ancestors_of(metadata, metadata.current_snapshot_id)}
-    logged = {entry.snapshot_id for entry in metadata.snapshot_log}
+    line = line_of(metadata)
+    # Catalogs cut the log off where a snapshot was expired. What has a ledger and names no branch was made for main.
+    mains = line | {entry.snapshot_id for entry in metadata.snapshot_log}
+    mains.update(each.snapshot_id for each in metadata.snapshots if SUMMARY_KEY in said_by(each))
     found = [
-        _past(snapshot, metadata, ancestors)
+        _past(snapshot, metadata, line)
         for snapshot in metadata.snapshots
-        if snapshot.snapshot_id in ancestors | logged and BRANCH_KEY not in said_by(snapshot)
+        if snapshot.snapshot_id in mains and BRANCH_KEY not in said_by(snapshot)
     ]
     return sorted(found, key=lambda each: each.committed_ms, reverse=True)
+
+
+def line_of(metadata: TableMetadata) -> set[int]:
+    """Return what led to main's head, as far as the table still knows it.
+
+    Parents tell it up to the first that was expired; behind that, the log does: what main was taken back from is none.
+    """
+    line: list[int] = []
+    by_id = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+    for entry in metadata.snapshot_log:
+        snapshot = by_id.get(entry.snapshot_id)
+        back = entry.snapshot_id if entry.snapshot_id in line else _goes_on_from(snapshot, metadata)
+        if back in line:
+            del line[line.index(back) + 1 :]
+        if snapshot is not None and entry.snapshot_id not in line:
+            line.append(entry.snapshot_id)
+    return {*line, *(each.snapshot_id for each in ancestors_of(metadata, metadata.current_snapshot_id))}
+
+
+def _goes_on_from(snapshot: Snapshot | None, metadata: TableMetadata) -> int | None:
+    """Return the state that a rollback or a replay went on from; None: it is neither, or that has been expired."""
+    if snapshot is None or said_by(snapshot).keys().isdisjoint({ROLLBACK_KEY, REPLAYED_KEY}):
+        return None
+    # Between a replay's snapshot and what its branch began at lie the branch's own.
+    chain = [each for each in ancestors_of(metadata, snapshot.parent_snapshot_id) if BRANCH_KEY not in said_by(each)]
+    return chain[0].snapshot_id if chain else None
 
 
 def ancestors_of(metadata: TableMetadata, snapshot_id: int | None) -> Iterator[Snapshot]:
@@ -129,7 +158,7 @@ def ledger_at(metadata: TableMetadata, snapshot_id: int) -> tuple[Ledger | None,
     return found.ledger, found.ledger is not None or found.whole
 
 
-def _past(snapshot: Snapshot, metadata: TableMetadata, ancestors: set[int]) -> PastSnapshot:
+def _past(snapshot: Snapshot, metadata: TableMetadata, line: set[int]) -> PastSnapshot:
     said = said_by(snapshot)
     try:
         ledger, known = ledger_at(metadata, snapshot.snapshot_id)
@@ -144,7 +173,7 @@ def _past(snapshot: Snapshot, metadata: TableMetadata, ancestors: set[int]) -> P
         rows=_number(said.get("total-records")),
         ledger=ledger,
         known=known,
-        standing="current" if current else "main" if snapshot.snapshot_id in ancestors else "left",
+        standing="current" if current else "main" if snapshot.snapshot_id in line else "left",
         author=_author(said),
     )
 

@@ -30,6 +30,8 @@ HELD_TELL_S = 60.0
 # A race for a commit is lost to one that was under way: 20 ms with local files, 100 ms with a catalog far away.
 FIRST_REST_S = 0.02
 LONGEST_REST_S = 0.25
+# More of them change nothing, and beyond a thousand the number is no float any more.
+_DOUBLINGS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Rest:
 
     def __call__(self, lost: int) -> None:
         """Wait after so many lost races."""
-        longest_s = min(FIRST_REST_S * 2 ** (lost - 1), LONGEST_REST_S)
+        longest_s = min(FIRST_REST_S * 2 ** min(lost - 1, _DOUBLINGS), LONGEST_REST_S)
         self.abandon.wait(random.uniform(0, longest_s))  # noqa: S311 - it keeps no secret
 
 

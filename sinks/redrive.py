@@ -21,6 +21,7 @@ from headrace.sinks.draft import Draft
 from headrace.sinks.evolution import REFUSED_VERSION
 from headrace.sinks.files import write_rows
 from headrace.sinks.hold import hold_of
+from headrace.sinks.holdings import Holdings
 from headrace.sinks.landing import Step
 from headrace.sinks.redriving import (
     Seen,
@@ -31,12 +32,10 @@ from headrace.sinks.redriving import (
     frames_from,
     only,
     place_of,
-    places_in,
     sorted_by,
 )
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import REDRIVE_KEY
-from headrace.streams.rows import rows_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,6 +139,7 @@ class _Portion:
     # How the last handle saw the letters: what its ledger says of them, and which it holds.
     _sorted: Sorted = field(init=False)
     _held: frozenset[Place] = frozenset()
+    _holdings: Holdings = field(init=False)
     # What has been decoded so far: rows, and by place the reason why there is none; None: there is.
     _chunks: list[Chunk] = field(default_factory=list)
     _reasons: dict[Place, str | None] = field(default_factory=dict)
@@ -149,6 +149,7 @@ class _Portion:
 
     def __post_init__(self) -> None:
         self._attempts = Attempts(self.redrive.catalog, self.redrive.product)
+        self._holdings = Holdings(self.redrive.product)
 
     def __iter__(self) -> Iterator[Step]:
         for _ in range(_REPEATS):
@@ -194,9 +195,9 @@ class _Portion:
         """See the letters as one handle does."""
         self._sorted, self._held = sorted_by(ledger, self.letters), frozenset()
         if ledger is not None:
-            asked = by_partition(place_of(each.letter) for each in self._sorted.passed)
+            asked = frozenset(place_of(each.letter) for each in (*self._sorted.passed, *self._sorted.untimed))
             with on_handle(self.redrive.catalog, self.redrive.product, table):
-                self._held = places_in(rows_at(table, self.redrive.product, ledger.generation, asked))
+                self._held = self._holdings.among(asked, table, ledger)
 
     def _open(self) -> dict[Place, Letter]:
         """Return the letters that the sink has passed and the table does not hold."""
@@ -233,9 +234,10 @@ class _Portion:
     def _settle(self, rows: int) -> None:
         tally, found = self.tally, self._sorted
         tally.put_back += rows
-        tally.held += len(self._held)
+        passed = {place_of(each.letter) for each in found.passed}
+        tally.held += len(self._held & passed)
         tally.ahead += found.ahead
-        tally.untimed += found.untimed
+        tally.untimed += len({place_of(each.letter) for each in found.untimed} - self._held - passed)
         tally.others += found.others
         reasons = (self._reasons[place] for place in self._open())
         tally.refused.update(reason for reason in reasons if reason is not None)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Partition and offset.
 Place: TypeAlias = tuple[int, int]
+# The topic's id, the generation, and whether the letter says its original's timestamp.
+Origin: TypeAlias = tuple[str, int | None, bool]
 
 _NOTHING = np.empty(0, np.int64)
 
@@ -44,6 +46,12 @@ class Wish:
     partition: int | None = None
     offset: int | None = None
 
+    def __str__(self) -> str:
+        """Say it behind "dead letters": empty for all of them."""
+        said = {"reason": self.reason, "partition": self.partition, "offset": self.offset}
+        parts = [f"{name} {value}" for name, value in said.items() if value is not None]
+        return f" of {', '.join(parts)}" if parts else ""
+
     def covers(self, letter: Letter) -> bool:
         """Tell whether a letter is asked for."""
         return (
@@ -55,19 +63,26 @@ class Wish:
 
 @dataclass(slots=True)
 class Seen:
-    """The places of letters that have been seen: a letter that comes again counts once. Holds 8 bytes a letter."""
+    """The letters that have been seen: one that comes again counts once. Holds 8 bytes a letter.
 
-    _offsets: dict[int, Longs] = field(default_factory=dict)
+    Two letters of one place are one letter only if they came from the same topic in the same generation: a topic that
+    was made anew has the same offsets. And one that says its timestamp does not come again in one that does not.
+    """
+
+    _offsets: dict[tuple[Origin, int], Longs] = field(default_factory=dict)
 
     def new(self, kept: Iterable[Kept]) -> list[Kept]:
         """Return those that were not seen before, of repeats the last one, and remember them."""
-        last = {place_of(each.letter): each for each in kept}
+        by_origin: dict[Origin, dict[Place, Kept]] = {}
+        for each in kept:
+            by_origin.setdefault((each.topic_id, each.generation, each.timed), {})[place_of(each.letter)] = each
         found: list[Kept] = []
-        for partition, offsets in by_partition(last).items():
-            before = self._offsets.get(partition, _NOTHING)
-            new = np.setdiff1d(offsets, before)
-            self._offsets[partition] = np.union1d(before, new)
-            found += [last[partition, offset] for offset in new.tolist()]
+        for origin, last in by_origin.items():
+            for partition, offsets in by_partition(last).items():
+                before = self._offsets.get((origin, partition), _NOTHING)
+                new = np.setdiff1d(offsets, before)
+                self._offsets[origin, partition] = np.union1d(before, new)
+                found += [last[partition, offset] for offset in new.tolist()]
         return found
 
 
@@ -80,7 +95,7 @@ class Tally:
         held: they were in the table already.
         ahead: the sink has not passed them yet: it reads them itself.
         refused: they still cannot become rows, by the reason now.
-        untimed: an earlier headrace wrote them without their timestamp, so that no row can be made of them.
+        untimed: not in the table, and without their timestamp, as an earlier headrace wrote them: they make no row.
         others: they came from another topic of the name, or from another generation.
         hints: what to do about a reason, where something is known that does not hold in general.
     """
@@ -96,28 +111,29 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """Letters, as one ledger sees them. ``passed`` are those that are to be looked for in the table."""
+    """Letters, as one ledger sees them. ``passed`` and ``untimed`` are to be looked for in the table."""
 
     passed: tuple[Kept, ...]
     ahead: int
-    untimed: int
+    untimed: tuple[Kept, ...]
     others: int
 
 
 def sorted_by(ledger: Ledger | None, kept: Iterable[Kept]) -> Sorted:
     """Sort letters by what a table's ledger says; None: it holds nothing, so the sink has passed none of them."""
     passed: list[Kept] = []
-    ahead = untimed = others = 0
+    untimed: list[Kept] = []
+    ahead = others = 0
     for each in kept:
         if ledger is not None and not each.of(ledger):
             others += 1
         elif ledger is None or each.letter.offset >= ledger.next(each.letter.partition):
             ahead += 1
         elif not each.timed:
-            untimed += 1
+            untimed.append(each)
         else:
             passed.append(each)
-    return Sorted(tuple(passed), ahead, untimed, others)
+    return Sorted(tuple(passed), ahead, tuple(untimed), others)
 
 
 def place_of(letter: Letter) -> Place:

@@ -11,6 +11,7 @@ ledger begins where the log does, as on the very first start.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,12 +140,18 @@ def newest_readable(table: Table) -> Ledger | None:
     Raises:
         ProductStopped: if a newer headrace wrote one.
     """
+    return next(readable_ledgers(table), None)
+
+
+def readable_ledgers(table: Table) -> Iterator[Ledger]:
+    """Yield all ledgers of the table that can be read: its property's, then those of its snapshots, the latest first.
+
+    Raises:
+        ProductStopped: if a newer headrace wrote one.
+    """
     for text in _texts(table):
-        try:
-            return Ledger.from_json(text)
-        except DamagedLedger:
-            continue
-    return None
+        with suppress(DamagedLedger):
+            yield Ledger.from_json(text)
 
 
 def _texts(table: Table) -> Iterator[str]:

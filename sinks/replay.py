@@ -24,6 +24,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from headrace.schemas.catalog import load_table
+from headrace.schemas.errors import ProductStopped
 from headrace.sinks.kept import check_kept
 from headrace.sinks.replay_boundary import BRANCH
 from headrace.sinks.replay_cut import begin_branch, cut_branch, gone
@@ -68,7 +69,7 @@ class Replay:
     """
 
     drain: Drain
-    held: Callable[[], AbstractContextManager[None]]
+    held: Callable[[], AbstractContextManager[object]]
     observe: Callable[[Step], None] = lambda _: None
 
     def run(self, plan: Plan) -> int:
@@ -120,6 +121,12 @@ class Replay:
         if main is None or branch is None:
             raise gone(product)
         topic = admin.topic(product.topic)
+        if main.topic_id != branch.topic_id:
+            raise ProductStopped(
+                "the table follows another topic now than the one that the replay reads",
+                where=f"table {product.name}",
+                hint=anew(product),
+            )
         if topic.id != branch.topic_id:
             raise topic_made_anew(product, branch.topic_id, topic.id)
         lows = {partition: marks.low for partition, marks in admin.watermarks(topic).items()}

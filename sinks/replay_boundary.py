@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pyiceberg.table.refs import MAIN_BRANCH
 
-from headrace.sinks.past_snapshots import ancestors_of, said_by
-from headrace.streams.ledger import BRANCH_KEY, Accepted, Ledger, Position
+from headrace.schemas.errors import ProductStopped
+from headrace.sinks.past_snapshots import REPLAYED_KEY, ROLLBACK_KEY, ancestors_of, said_by
+from headrace.streams.ledger import BRANCH_KEY, SUMMARY_KEY, Accepted, Ledger, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.snapshots import Snapshot
 
 Longs: TypeAlias = npt.NDArray[np.int64]
 
@@ -97,13 +100,13 @@ class Boundary:
             for partition, gaps in now.accepted.items()
             if partition in self.offsets
         }
+        moved = {partition: Position(first, last_rows.get(partition)) for partition, first in self.offsets.items()}
         return replace(
             now,
-            positions={
-                partition: Position(first, last_rows.get(partition)) for partition, first in self.offsets.items()
-            },
+            # Partitions that came after the replay was planned: all their rows stay, so that none is read again.
+            positions={**now.positions, **moved},
             added={},
-            accepted={partition: gaps for partition, gaps in accepted.items() if gaps},
+            accepted={partition: gaps for partition, gaps in {**now.accepted, **accepted}.items() if gaps},
         )
 
 
@@ -167,3 +170,37 @@ def note_of(metadata: TableMetadata) -> Note | None:
         if NOTE_KEY in said:
             return Note.from_json(said[NOTE_KEY])
     return None
+
+
+def changes_since(metadata: TableMetadata) -> Iterator[Snapshot]:
+    """Yield snapshots that changed main's rows, other than a sink's, since the replay's branch began.
+
+    None of them expires for as long as the branch is there (`headrace.sinks.upkeep.expiry`), so that it does not undo
+    them when it takes main's place. Others' expiry may remove them all the same.
+    """
+    built = ancestors_of(metadata, head_of(metadata))
+    began = [each.sequence_number or 0 for each in built if NOTE_KEY in said_by(each)]
+    if not began:
+        return
+    mains = {each.snapshot_id for each in ancestors_of(metadata, metadata.current_snapshot_id)}
+    heads = [ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH]
+    others = {each.snapshot_id for head in heads for each in ancestors_of(metadata, head)} - mains
+    for snapshot in metadata.snapshots:
+        since = (snapshot.sequence_number or 0) > min(began) and snapshot.snapshot_id not in others
+        if since and BRANCH_KEY not in said_by(snapshot) and not harmless(snapshot):
+            yield snapshot
+
+
+def harmless(snapshot: Snapshot) -> bool:
+    """Tell whether a snapshot is a sink's, or changed no row."""
+    said = said_by(snapshot)
+    if ROLLBACK_KEY in said or REPLAYED_KEY in said or snapshot.summary is None:
+        return False
+    operation, text = snapshot.summary.operation.value, said.get(SUMMARY_KEY)
+    if operation == "replace":
+        return True
+    try:
+        reads = text is not None and bool(Ledger.from_json(text).added)
+    except ProductStopped:
+        reads = False
+    return operation == "append" and (reads or said.get("added-records", "0") == "0")

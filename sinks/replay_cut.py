@@ -22,6 +22,7 @@ from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.files import Written, columns_of, write_rows
 from headrace.sinks.replay_boundary import BRANCH, NOTE_KEY, Extent, Fate, head_of, note_of
+from headrace.sinks.replay_plan import anew
 from headrace.streams import projection  # noqa: F401 - mends what scans read
 from headrace.streams.history import read_ledger
 from headrace.streams.past import reading_errors
@@ -98,6 +99,7 @@ class Cutting:
         self._product = product
         self._tell = tell
         self._written: Written | None = None
+        self._head: int | None = None
         self._removed: tuple[DataFile, ...] = ()
         self._last_rows: Mapping[int, int] = {}
 
@@ -111,7 +113,8 @@ class Cutting:
         ledger = read_ledger(table, self._product, BRANCH)
         if ledger is None:
             raise gone(self._product)
-        if self._written is None or not self._written.fits(table):
+        # Another replay may have begun in the place of this one.
+        if self._written is None or self._head != head_of(table.metadata) or not self._written.fits(table):
             self._rewrite(table, note.boundary)
         after = note.boundary.ledger(ledger, self._last_rows)
         return Draft(
@@ -137,6 +140,7 @@ class Cutting:
                     removed.append(task.file)
             self._last_rows = last_rows_that_stay(table, head_of(table.metadata), boundary)
         self._written, self._removed = Written.for_(table, tuple(files)), tuple(removed)
+        self._head = head_of(table.metadata)
 
     def _without(self, table: Table, task: FileScanTask, boundary: Boundary) -> tuple[list[DataFile], bool]:
         """Return new files with a file's rows that stay, and whether all of them do (then there is no new file)."""
@@ -152,7 +156,7 @@ def gone(product: Product) -> Unavailable:
     return Unavailable(
         f"somebody has removed the branch {BRANCH} or put another one in its place; main was not changed",
         where=f"table {product.name}",
-        hint=f"`headrace replay {product.name} --restart` begins anew",
+        hint=anew(product),
     )
 
 
@@ -172,9 +176,15 @@ def last_rows_that_stay(table: Table, snapshot_id: int | None, boundary: Boundar
 
 
 def rows_that_stay(table: Table, snapshot_id: int | None, boundary: Boundary) -> int:
-    """Return how many rows of a snapshot are not built anew. Reads three columns of all rows."""
-    scan = table.scan(selected_fields=PLACE, snapshot_id=snapshot_id)
-    return sum(int((~boundary.goes(*_places(batch))).sum()) for batch in scan.to_arrow_batch_reader())
+    """Return how many rows of a snapshot are not built anew. Reads three columns of files whose bounds do not tell."""
+    found = 0
+    for task in table.scan(snapshot_id=snapshot_id).plan_files():
+        fate = boundary.fate(_extent(table, task.file))
+        if fate is Fate.STAYS and not task.delete_files:
+            found += task.file.record_count
+        elif fate is not Fate.GOES:
+            found += sum(int(stays.sum()) for _, stays in _judged(table, task, boundary, PLACE))
+    return found
 
 
 def _judged(

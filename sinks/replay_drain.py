@@ -16,6 +16,7 @@ from headrace.sinks.catchup import Targets
 from headrace.sinks.deadletters import DeadLetters
 from headrace.sinks.decoding import Decoding
 from headrace.sinks.landing import Desk
+from headrace.sinks.letter_table import LetterTable
 from headrace.sinks.patience import Patience
 from headrace.sinks.replay_boundary import BRANCH
 from headrace.sinks.session import Session
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
     from headrace.schemas.registry import Registry
-    from headrace.sinks.landing import Landed, Step
+    from headrace.sinks.landing import Landed, Post, Step
     from headrace.streams.reader import Polled, Reader, Rebalance
 
 # Nobody waits for these rows until the swap: few large files are better than fresh ones.
@@ -97,7 +98,7 @@ class Drain:
             product,
             self.admin,
             self._decoding,
-            Desk(product, self.catalog, post, self._decoding.shape, lambda: self.admin.topic(topic.name).id, BRANCH),
+            self._desk(post, lambda: self.admin.topic(topic.name).id),
             Limits(age_s=_AGE_S),
             Patience(self._waiting),
             self.observe,
@@ -119,6 +120,11 @@ class Drain:
             ) from None
         finally:
             post.close()
+
+    def _desk(self, post: Post, topic_id: Callable[[], str]) -> Desk:
+        # What is refused today may have been a row before: the table of dead letters tells of it too.
+        register = LetterTable(self.catalog, self.product)
+        return Desk(self.product, self.catalog, post, self._decoding.shape, topic_id, BRANCH, register=register)
 
     def _waiting(self, error: HeadraceError) -> None:
         if isinstance(error, Held):

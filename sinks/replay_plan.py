@@ -66,7 +66,11 @@ def plan_replay(table: Table, product: Product, begin: int | datetime | None, ad
     """
     ledger, head = read_ledger(table, product), table.metadata.current_snapshot_id
     if ledger is None or head is None:
-        raise UserError("no sink has committed anything yet", where=f"table {product.name}")
+        raise UserError(
+            "no sink has committed anything yet: there is nothing to build anew",
+            where=f"table {product.name}",
+            hint=f"headrace sink {product.name}",
+        )
     topic = admin.topic(product.topic)
     if topic.id != ledger.topic_id:
         raise topic_made_anew(product, ledger.topic_id, topic.id)
@@ -109,11 +113,17 @@ def _resumed(
     table: Table, product: Product, begin: int | datetime | None, ledger: Ledger, lows: Mapping[int, int]
 ) -> Plan:
     note, branch = note_of(table.metadata), read_ledger(table, product, BRANCH)
-    hint = f"go on with that one, or begin anew: headrace replay {product.name} --restart"
+    where, command = f"table {product.name}", f"headrace replay {product.name}"
+    restart = f"{command} --from {_named(begin)} --restart"
     if note is None or branch is None:
-        raise UserError(f"there is a branch {BRANCH} that says of no replay", where=f"table {product.name}", hint=hint)
-    if note.begin != _named(begin) or note.boundary.generation != ledger.generation:
-        raise UserError(f"a replay from {note.begin} was begun and not ended", where=f"table {product.name}", hint=hint)
+        hint = f"begin anew in its place: {restart}"
+        raise UserError(f"there is a branch {BRANCH} that says of no replay", where=where, hint=hint)
+    if note.boundary.generation != ledger.generation:
+        what = f"a replay from {note.begin} was begun on a topic that the table does not follow any more"
+        raise UserError(what, where=where, hint=f"begin anew: {restart}")
+    if note.begin != _named(begin):
+        hint = f"go on with that one: {command} --from {note.begin}; or begin anew: {restart}"
+        raise UserError(f"a replay from {note.begin} was begun and not ended", where=where, hint=hint)
     positions = {p: branch.next(p) for p in lows} if note.cut else dict(note.boundary.offsets)
     check_kept(positions, lows, product, anew(product))
     return Plan(note, ledger, positions)
@@ -127,7 +137,8 @@ def _offsets(
         return {}
     if isinstance(begin, datetime):
         topic = admin.topic(product.topic)
-        found = admin.offsets_at(topic, int(begin.timestamp() * 1_000))
+        # Kafka knows no time before 1970: -1 and -2 ask for something else.
+        found = admin.offsets_at(topic, max(int(begin.timestamp() * 1_000), 0))
         # Nothing is so new: nothing is read again.
         return {partition: found.get(partition, ledger.next(partition)) for partition in range(topic.partitions)}
     then = by_id(table.metadata, begin, product).ledger

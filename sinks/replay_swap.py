@@ -8,19 +8,18 @@ from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import Bug, ProductStopped, Unavailable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
-from headrace.sinks.past_snapshots import REPLAYED_KEY, ROLLBACK_KEY, ancestors_of, said_by
-from headrace.sinks.replay_boundary import BRANCH, head_of, note_of
+from headrace.sinks.past_snapshots import REPLAYED_KEY, ancestors_of
+from headrace.sinks.replay_boundary import BRANCH, changes_since, harmless, head_of, note_of
 from headrace.sinks.replay_cut import gone, rows_that_stay
 from headrace.sinks.replay_plan import anew
 from headrace.streams.history import read_ledger
-from headrace.streams.ledger import SUMMARY_KEY, Ledger
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
-    from pyiceberg.table.snapshots import Snapshot
 
     from headrace.schemas.product import Product
+    from headrace.streams.ledger import Ledger
 
 
 def swap(catalog: Catalog, product: Product, head: int | None) -> int:
@@ -53,8 +52,8 @@ def swap(catalog: Catalog, product: Product, head: int | None) -> int:
 def check_unchanged(table: Table, product: Product) -> None:
     """Check that nobody but sinks has changed main's rows since the branch began: a swap would undo it.
 
-    Each of main's snapshots since is looked at. Where some have been expired, the rows that the replay leaves alone are
-    counted instead, on main and on the branch.
+    Each of main's snapshots since is looked at. Where some have expired, so are all others that are left, and the rows
+    that the replay leaves alone are counted, on main and on the branch.
 
     Raises:
         ProductStopped: somebody has.
@@ -66,25 +65,15 @@ def check_unchanged(table: Table, product: Product) -> None:
     for snapshot in ancestors_of(metadata, metadata.current_snapshot_id):
         if snapshot.snapshot_id == note.base:
             return
-        if not _harmless(snapshot):
+        if not harmless(snapshot):
             raise _changed(product, f"by snapshot {snapshot.snapshot_id}")
+    for snapshot in changes_since(metadata):
+        raise _changed(product, f"by snapshot {snapshot.snapshot_id}")
     with catalog_errors(f"table {product.name}"):
         here = rows_that_stay(table, metadata.current_snapshot_id, note.boundary)
         there = rows_that_stay(table, head_of(table.metadata), note.boundary)
     if here != there:
         raise _changed(product, f"from {there:,} to {here:,} rows")
-
-
-def _harmless(snapshot: Snapshot) -> bool:
-    """Tell whether a snapshot is a sink's, or changed no row."""
-    said = said_by(snapshot)
-    if ROLLBACK_KEY in said or REPLAYED_KEY in said or snapshot.summary is None:
-        return False
-    operation, text = snapshot.summary.operation.value, said.get(SUMMARY_KEY)
-    if operation == "replace":
-        return True
-    reads = text is not None and bool(Ledger.from_json(text).added)
-    return operation == "append" and (reads or said.get("added-records", "0") == "0")
 
 
 def _holds(built: Ledger, main: Ledger) -> bool:

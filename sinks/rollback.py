@@ -17,10 +17,10 @@ from headrace.schemas.errors import Bug, DamagedLedger, Unavailable, UserError
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.kept import check_kept
-from headrace.sinks.past_snapshots import ROLLBACK_KEY, ancestors_of, ledger_at, said_by
+from headrace.sinks.past_snapshots import REPLAYED_KEY, ROLLBACK_KEY, ancestors_of, ledger_at, line_of, said_by
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import FIRST_GENERATION, read_ledger
-from headrace.streams.ledger import REDRIVE_KEY, Accepted, Ledger, Position
+from headrace.streams.ledger import BRANCH_KEY, REDRIVE_KEY, Accepted, Ledger, Position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.snapshots import Snapshot
 
     from headrace.schemas.product import Product
     from headrace.sinks.past_snapshots import PastSnapshot
@@ -88,13 +90,30 @@ def plan_rollback(table: Table, product: Product, target: PastSnapshot, way: Way
     before = _now(table, product, way)
     then = _then(table, product, target, before)
     after = then if way is Way.REREAD else skipping(then, _known(before), int(now.timestamp()))
-    if before is not None and then.generation != before.generation:
+    if before is not None and not _same_topic(then, before):
         _check_generation(product, then, before, way)
-    older = {snapshot.snapshot_id for snapshot in ancestors_of(metadata, target.snapshot_id)}
-    between = [each for each in ancestors_of(metadata, metadata.current_snapshot_id) if each.snapshot_id not in older]
-    undone = [each.snapshot_id for each in between if each.summary and each.summary.operation.value in _CHANGING]
+    between = _line_behind(metadata, target.snapshot_id)
+    undone = [each.snapshot_id for each in between if _changes(each)]
     redriven = [each.snapshot_id for each in between if REDRIVE_KEY in said_by(each)]
     return Rollback(target, way, metadata.current_snapshot_id, before, then, after.adding_nothing(), undone, redriven)
+
+
+def _line_behind(metadata: TableMetadata, target: int) -> Sequence[Snapshot]:
+    """Return what led from a snapshot, or from where it was left, to main's head; what has expired is not known."""
+    line = line_of(metadata)
+    older = {snapshot.snapshot_id for snapshot in ancestors_of(metadata, target)}
+    found = metadata.snapshot_by_id(target)
+    made = found.sequence_number or 0 if found else 0
+    return [
+        each
+        for each in metadata.snapshots
+        if each.snapshot_id in line - older and (each.sequence_number or 0) > made and BRANCH_KEY not in said_by(each)
+    ]
+
+
+def _changes(snapshot: Snapshot) -> bool:
+    changing = snapshot.summary is not None and snapshot.summary.operation.value in _CHANGING
+    return changing or REPLAYED_KEY in said_by(snapshot)
 
 
 def check_rereadable(plan: Rollback, product: Product, admin: Admin) -> None:
@@ -148,7 +167,7 @@ def skipping(then: Ledger, now: Ledger, at_s: int) -> Ledger:
     rows are in the table.
     """
     between = _between(then, now)
-    if then.generation == now.generation:
+    if _same_topic(then, now):
         return then.accepting({p: Accepted(first, end, at_s) for p, (first, end) in between.items()})
     # Rows of another generation say nothing of this one's offsets: it has none yet.
     return replace(
@@ -159,8 +178,12 @@ def skipping(then: Ledger, now: Ledger, at_s: int) -> Ledger:
     )
 
 
+def _same_topic(then: Ledger, now: Ledger) -> bool:
+    return (then.topic_id, then.generation) == (now.topic_id, now.generation)
+
+
 def _between(then: Ledger, now: Ledger) -> Mapping[int, tuple[int, int]]:
-    same = then.generation == now.generation
+    same = _same_topic(then, now)
     starts = {p: then.next(p) if same else now.origin.get(p, 0) for p in now.positions}
     return {p: (start, now.next(p)) for p, start in sorted(starts.items()) if start < now.next(p)}
 
@@ -174,7 +197,11 @@ def _now(table: Table, product: Product, way: Way) -> Ledger | None:
             raise
         return None
     if ledger is None:
-        raise UserError("no sink has committed anything yet", where=f"table {product.name}")
+        raise UserError(
+            "no sink has committed anything yet: there is nothing to go back from",
+            where=f"table {product.name}",
+            hint=f"headrace sink {product.name}",
+        )
     return ledger
 
 
@@ -198,14 +225,14 @@ def _then(table: Table, product: Product, target: PastSnapshot, before: Ledger |
 
 
 def _check_generation(product: Product, then: Ledger, before: Ledger, way: Way) -> None:
-    if way is Way.REREAD and then.generation < before.generation:
+    if way is Way.REREAD and then.generation <= before.generation:
         raise UserError(
             f"the snapshot is of generation {then.generation}, the table of generation {before.generation}: "
             "the topic of that time was deleted, and its events cannot be read again",
             where=f"topic {product.topic}",
             hint="--skip goes back and keeps the positions; `headrace replay` afterwards reads today's topic again",
         )
-    if way is Way.SKIP and then.generation > before.generation:
+    if way is Way.SKIP and then.generation >= before.generation:
         raise UserError(
             f"the snapshot is of generation {then.generation}, the table of generation {before.generation}: "
             "the table's positions are those of an earlier topic, and cannot be kept",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
@@ -56,8 +55,8 @@ def serve(
 ) -> bool:
     """Run the sinks of some products (none named: of all) until ``stop`` is set, or until caught up.
 
-    A product that stops on a fault is looked at every 30 s, and goes on once somebody has mended it; not where it is to
-    end when it has caught up.
+    A product that stops on a fault is looked at every 30 s: it is tried once more, and then whenever topic, table or
+    ledger have changed; not where it is to end when it has caught up.
 
     Args:
         mesh: the mesh.
@@ -132,6 +131,7 @@ class ProductSink:
         self._between = Patience(partial(self._waiting, Wait.SESSION), repeated=(Unavailable, Stale))
         self._targets: Targets | None = None
         self._expiry = Expiry(setting.product.contract.upkeep)
+        self._mending = Mending(self._signs)
         self._progress = False
 
     def run(self, stop: Event, *, until_caught_up: bool = False) -> bool:
@@ -158,22 +158,27 @@ class ProductSink:
             self._log.error("stopped", what=error.what, where=error.where, next=error.hint)
             return error
         except Exception as error:  # noqa: BLE001 - one product's fault stops no other
-            # A message may hold a value: only the kind of the error and the code's places are logged.
-            kind = type(error).__name__
-            self._log.error("stopped by a bug of headrace", kind=kind, places=places_of(error))
-            return Bug(f"stopped by a bug of headrace ({kind})")
+            return self._bug(error)
         return None
 
+    def _bug(self, error: Exception) -> Bug:
+        # A message may hold a value: only the kind of the error and the code's places are logged.
+        kind = type(error).__name__
+        self._log.error("stopped by a bug of headrace", kind=kind, places=places_of(error))
+        return Bug(f"stopped by a bug of headrace ({kind})")
+
     def _mended(self, fault: HeadraceError, stop: Event) -> bool:
-        """Wait until topic, table or ledger are others than when the product stopped; False: nobody looks any more."""
+        """Wait until it is worth while to try again; False: nobody looks any more."""
         look_again_s = self._setting.look_again_s
         if look_again_s is None or not mendable(fault):
             return False
-        mending = Mending(self._signs)
-        while not stop.wait(look_again_s):
-            if mending.seen():
-                self._log.info("topic, table or ledger have changed since it stopped: trying again")
-                return True
+        try:
+            while not stop.wait(look_again_s):
+                if self._mending.seen():
+                    self._log.info("trying again: it may have been mended")
+                    return True
+        except Exception as error:  # noqa: BLE001 - as `_sessions`
+            self._standing.ended(self._bug(error))
         return False
 
     def _signs(self) -> Signs:
@@ -246,12 +251,13 @@ class ProductSink:
 
     def _landed(self, landed: Landed, seconds: float) -> None:
         self._progress = True
+        self._mending.forget()
         self._log.info(
             "committed",
             rows=landed.rows,
             dead_letters=landed.letters,
             seconds=round(seconds, 3),
-            lag_s=None if landed.newest_s is None else round(max(time.time() - landed.newest_s, 0.0), 3),
+            lag_s=None if landed.newest_s is None else round(max(landed.at_s - landed.newest_s, 0.0), 3),
             snapshot=landed.snapshot_id,
             **({"conflicts": landed.conflicts} if landed.conflicts else {}),
         )

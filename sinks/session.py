@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Bug, Unavailable
 from headrace.sinks.batch import Batch
+from headrace.sinks.glance import Glance
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.release import Release
 from headrace.sinks.stops import gap, topic_made_anew
@@ -65,7 +66,7 @@ class Session:
         self._base: Ledger | None = None
         self._ledger: Ledger | None = None
         self._batch = Batch({})
-        self._landing: Future[Landed] | None = None
+        self._landing: Future[tuple[Landed, float]] | None = None
         self._work = Work(works)
         self._watermark = Watermark()
         self._reached: float | None = None
@@ -75,10 +76,11 @@ class Session:
         self._reach_s = 0.0
         self._paused = False
         self._release = Release(works.product, works.desk.catalog, works.patience)
-        self._landing_since_s = 0.0
+        self._limits = works.limits
         self._grace_s = REVOKE_S
         self._pipeline = Pipeline(f"land-{works.product.name}")
         self._upkeep = works.upkeep(self._pipeline.submit)
+        self._glance = Glance(works.desk, self._pipeline.submit)
         self._reader = open_reader(self)
 
     def __enter__(self) -> Self:
@@ -93,6 +95,9 @@ class Session:
         # The reader is left first: its revocation finds nothing to land, and others take over sooner.
         self._reader.close()
         self._pipeline.close(self._grace_s)
+        if self._reached is not None:
+            # The next session may have other partitions, or none.
+            self._works.reached(None)
         if error is None or isinstance(error, Unavailable):
             self._last_word()
 
@@ -106,6 +111,7 @@ class Session:
             self._take(self._reader.poll(POLL_S))
             self._collect()
             self._tell_watermark()
+            self._look_whether_it_moved()
             if self._release.came():
                 self._resume()
             if targets is not None and self._caught_up(targets):
@@ -191,6 +197,10 @@ class Session:
         self._reach_s, self._reached = now_s + REACH_S, reached
         self._works.reached(reached)
 
+    def _look_whether_it_moved(self) -> None:
+        if not self._batch and self._landing is None and self._base is not None:
+            self._glance.at(self._batch.positions, self._base)
+
     def _pause(self) -> None:
         self._paused = True
         self._reader.pause()
@@ -200,7 +210,7 @@ class Session:
         self._reader.resume()
 
     def _due(self, targets: Targets | None) -> bool:
-        if self._batch.due(self._works.limits, time.monotonic()):
+        if self._batch.due(self._limits, time.monotonic()):
             return True
         # Nobody waits for more: what was there at the start has been read.
         return bool(self._batch) and targets is not None and targets.read(self._batch.positions)
@@ -210,13 +220,16 @@ class Session:
             self._pause()
             return
         batch, self._batch = self._batch, self._batch.next()
-        self._landing_since_s = time.monotonic()
         base = self._base
         if base is None:
             raise Bug("a batch was read before a ledger was")
-        self._landing = self._pipeline.submit(partial(self._work.land, batch, base))
+        self._landing = self._pipeline.submit(partial(self._land, batch, base, time.monotonic()))
         if not self._release.awaited:
             self._resume()
+
+    def _land(self, batch: Batch, base: Ledger, since_s: float) -> tuple[Landed, float]:
+        # Timed where it lands: the outcome is taken after the next poll.
+        return self._work.land(batch, base), time.monotonic() - since_s
 
     def _collect(self) -> None:
         """Take the outcome of the batch that is landing, if it is known; raise what it raised."""
@@ -234,12 +247,13 @@ class Session:
             with suppress(Unavailable):
                 self._outcome(self._landing)
 
-    def _outcome(self, landing: Future[Landed]) -> Landed:
+    def _outcome(self, landing: Future[tuple[Landed, float]]) -> Landed:
         self._landing = None
-        landed = landing.result()
+        landed, seconds = landing.result()
         self._ledger = landed.ledger
+        self._limits = self._works.limits.after(landed.files, landed.size_bytes)
         self._watermark.landed(landed.newest)
-        self._works.landed(landed, time.monotonic() - self._landing_since_s)
+        self._works.landed(landed, seconds)
         self._upkeep.landed(landed, self._batch.positions.keys())
         return landed
 

@@ -116,9 +116,9 @@ class Setting:
     @property
     def limits(self) -> Limits:
         """When a batch is due: the environment's interval, else the contract's latency."""
-        interval_s = self.mesh.environment.commit_interval_s
-        age_s = self.product.contract.freshness_s if interval_s is None else interval_s
-        return Limits(age_s, self.share.batch_bytes)
+        interval_s, freshness_s = self.mesh.environment.commit_interval_s, self.product.contract.freshness_s
+        age_s = freshness_s if interval_s is None else interval_s
+        return Limits(age_s, self.share.batch_bytes, scattered_age_s=freshness_s)
 
     def open_catalog(self) -> Catalog:
         """Open the catalog of the product's domain."""

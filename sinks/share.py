@@ -22,7 +22,7 @@ class Share:
     """What one product may take.
 
     Attributes:
-        batch_bytes: keys and values of a batch that is due; while it lands, the next one grows.
+        batch_bytes: keys, values and headers of a batch that is due; while it lands, the next one grows.
         fetched_bytes: what is fetched ahead of what has been read.
     """
 

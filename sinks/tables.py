@@ -36,6 +36,8 @@ TABLE_PROPERTIES: Mapping[str, str] = {
     "write.parquet.compression-codec": "zstd",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "50",
+    # A merge writes a manifest anew, and so does a compaction that takes files from it: both in the landing's thread.
+    "commit.manifest.target-size-bytes": str(1 << 20),
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
 }

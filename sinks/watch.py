@@ -38,7 +38,7 @@ class Watcher(Protocol):
     """Is told how the sinks get on: from their threads, several at once. It must neither block nor raise.
 
     Of one product `running` and `waiting` come in the order in which they hold, and `ended` comes last, unless it ended
-    on a fault that somebody then mends: it goes on, and they come again.
+    on a fault after which it is tried again: if it goes on they come again, if not `ended` comes again.
     """
 
     def running(self, product: Product) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from confluent_kafka import Message
 
-from headrace.streams.frames import Messages
+from headrace.streams.frames import Messages, packed_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,15 +36,11 @@ def _headers(messages: Sequence[Message]) -> Headers | None:
     The client cannot give a header whose name is not UTF-8: such a message counts as one without headers. It raises
     then, and gives half an object if it is asked again: so each message is asked once, and the rest behind it.
     """
-    found: list[object] = []
+    found: list[Any] = []
     left = map(Message.headers, messages)
     while len(found) < len(messages):
         try:
             found.extend(left)
         except (SystemError, UnicodeDecodeError):
             found.append(None)
-    if not any(found):
-        return None
-    headers = np.empty(len(found), object)
-    headers[:] = found
-    return headers
+    return packed_headers(found)

@@ -5,6 +5,7 @@ Everything behind the reader works on frames, so that no Python runs for a singl
 
 from __future__ import annotations
 
+import marshal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 Longs: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-# A message's headers as confluent-kafka gives them, names and values, or None; one object a message.
-Headers: TypeAlias = np.ndarray[Any, np.dtype[np.object_]]
+# Names and values of one message's headers, in their order.
+HeaderList: TypeAlias = tuple[tuple[str, bytes | None], ...]
+# Headers packed message by message, null for none: as objects they take many times that, and they are hardly ever read.
+Headers: TypeAlias = pa.BinaryArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Frame:
         timestamps_ms: the messages' timestamps, milliseconds since 1970 UTC.
         keys: the keys as they are; null where there is none.
         values: the values as they are, header included; null for a tombstone.
-        headers: the messages' headers, one list or None a message; None: no message has any.
+        headers: the messages' headers, packed; None: no message has any.
     """
 
     partition: int
@@ -52,6 +55,16 @@ class Frame:
     def nbytes(self) -> int:
         """Bytes of keys and values together."""
         return int(self.values.nbytes + self.keys.nbytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of keys, values and headers together."""
+        return self.nbytes + (0 if self.headers is None else int(self.headers.nbytes))
+
+    def headers_of(self, row: int) -> HeaderList:
+        """Return the headers of one of the messages."""
+        packed = None if self.headers is None else self.headers[row].as_py()
+        return () if packed is None else marshal.loads(packed)  # noqa: S302 - this process has packed them itself
 
     def before(self, end: int) -> Frame:
         """Return the messages below an offset."""
@@ -79,9 +92,10 @@ class Messages:
     headers: Headers | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values together."""
-        return int(self.values.nbytes + self.keys.nbytes)
+    def memory_bytes(self) -> int:
+        """Bytes of keys, values and headers together."""
+        headers = 0 if self.headers is None else self.headers.nbytes
+        return int(self.values.nbytes + self.keys.nbytes + headers)
 
     @classmethod
     def joined(cls, parts: Sequence[Messages]) -> Messages:
@@ -109,7 +123,7 @@ class Messages:
             timestamps_ms=self.timestamps_ms[kept],
             keys=self.keys.filter(pa.array(kept)),
             values=self.values.filter(pa.array(kept)),
-            headers=None if self.headers is None else self.headers[kept],
+            headers=None if self.headers is None else self.headers.filter(pa.array(kept)),
         )
 
 
@@ -160,10 +174,17 @@ def _frames(partition: int, schema_id: int | None, messages: Messages) -> Iterat
 
 
 def _joined(parts: Sequence[tuple[Headers | None, int]]) -> Headers | None:
-    """Return headers of several runs as one; a run without any has None for each of its messages."""
+    """Return headers of several runs as one; a run without any has null for each of its messages."""
     if all(headers is None for headers, _ in parts):
         return None
-    return np.concatenate([np.full(count, None) if headers is None else headers for headers, count in parts])
+    return pa.concat_arrays([pa.nulls(count, pa.binary()) if headers is None else headers for headers, count in parts])
+
+
+def packed_headers(each: Sequence[Sequence[tuple[str, bytes | None]] | None]) -> Headers | None:
+    """Pack the headers of messages, one list or None a message; None: no message has any."""
+    if not any(each):
+        return None
+    return pa.array([marshal.dumps(tuple(some)) if some else None for some in each], pa.binary())
 
 
 def schema_ids(values: pa.BinaryArray) -> Longs:

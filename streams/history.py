@@ -10,7 +10,8 @@ from pyiceberg.table.refs import MAIN_BRANCH
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import DamagedLedger, ProductStopped
-from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger, Walk, trusted_property, walk
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger
+from headrace.streams.walk import Walk, trusted_property, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

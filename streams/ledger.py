@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.errors import DamagedLedger, ProductStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # In a snapshot's summary; and, repeated for tables whose history others have expired, in a property of the table.
 SUMMARY_KEY = "headrace.ledger"
@@ -30,6 +30,9 @@ BRANCH_KEY = "headrace.branch"
 FORMAT = 1
 # Some catalogs bound a request's size; 32 kB hold about a thousand partitions.
 MAX_BYTES = 32_768
+# Kafka's offsets have 64 bits; and no moment that people are told of lies behind the year 9999.
+_LAST_OFFSET = 2**63 - 1
+_LAST_S = 253_402_300_799
 REPAIR_HINT = "`headrace ledger show` shows both sides, `headrace ledger repair` makes a ledger from the rows"
 
 
@@ -209,11 +212,13 @@ class Ledger:
                 },
                 origin={int(p): _offset(offset) for p, offset in document.get("origin", {}).items()},
                 accepted={
-                    int(p): tuple(Accepted(_offset(first), _offset(end), _offset(at_s)) for first, end, at_s in gaps_of)
+                    int(p): tuple(
+                        Accepted(_offset(first), _offset(end), _number(at_s, _LAST_S)) for first, end, at_s in gaps_of
+                    )
                     for p, gaps_of in document.get("accepted", {}).items()
                 },
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedLedger(
                 f"the ledger in the table cannot be read ({type(error).__name__}): somebody has changed it",
                 hint=REPAIR_HINT,
@@ -234,96 +239,17 @@ def _text(value: object) -> str:
 
 
 def _offset(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError("offset")
+    return _number(value, _LAST_OFFSET)
+
+
+def _number(value: object, last: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= last:
+        raise TypeError("number")
     return value
 
 
 def _row(value: object) -> int | None:
     return None if value is None else _offset(value)
-
-
-class SnapshotLike(Protocol):
-    """What the walk needs of a snapshot."""
-
-    @property
-    def snapshot_id(self) -> int: ...  # noqa: D102
-    @property
-    def parent_snapshot_id(self) -> int | None: ...  # noqa: D102
-    @property
-    def sequence_number(self) -> int | None: ...  # noqa: D102
-    @property
-    def summary(self) -> Any: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """What a walk through a table's history found.
-
-    Attributes:
-        ledger: the first ledger on the way; None: none.
-        whole: whether the walk ended at the table's beginning. False: the history behind was expired by others, and
-            the table's property must be asked.
-        snapshot_id: the snapshot that carries the ledger.
-    """
-
-    ledger: Ledger | None
-    whole: bool
-    snapshot_id: int | None = None
-
-
-def walk(head: SnapshotLike | None, by_id: Callable[[int], SnapshotLike | None]) -> Walk:
-    """Walk from a branch's head through the parents to the first snapshot that carries a ledger.
-
-    Snapshots of other engines (a compaction, a delete) carry none and are passed over. The beginning is a snapshot of
-    sequence number 1 without a parent, because one whose parent was expired has no parent either; or one that says that
-    there was no ledger before it.
-
-    Raises:
-        DamagedLedger, ProductStopped: as `Ledger.from_json`.
-    """
-    snapshot = head
-    while snapshot is not None:
-        said = snapshot.summary.additional_properties if snapshot.summary else {}
-        if (text := said.get(SUMMARY_KEY)) is not None:
-            return Walk(Ledger.from_json(text), whole=True, snapshot_id=snapshot.snapshot_id)
-        if BEGINNING_KEY in said:
-            return Walk(None, whole=True)
-        if snapshot.parent_snapshot_id is None:
-            return Walk(None, whole=snapshot.sequence_number == 1)
-        snapshot = by_id(snapshot.parent_snapshot_id)
-        if snapshot is None:
-            return Walk(None, whole=False)
-    return Walk(None, whole=True)
-
-
-def trusted_property(text: str | None, last_rows: Mapping[int, int], generation: int | None = None) -> Ledger:
-    """Return the ledger of the table's property, which serves only if it agrees with the rows in the table.
-
-    Args:
-        text: the property.
-        last_rows: the highest offset in the table by partition, of the highest generation that has rows.
-        generation: that generation, where it is known: a ledger of a later one has no row yet.
-
-    Raises:
-        DamagedLedger: if there is no property or it contradicts the rows; both are shown.
-        ProductStopped: as `Ledger.from_json`.
-    """
-    found = Ledger.from_json(text) if text is not None else None
-    claimed = {p: at.last_row for p, at in found.positions.items() if at.last_row is not None} if found else {}
-    if found is not None and generation is not None and found.generation > generation:
-        last_rows = {}
-    if found is None or claimed != dict(last_rows):
-        raise DamagedLedger(
-            f"the table's history was expired and its property does not agree with its rows: "
-            f"property {_shown(claimed) if found else 'missing'}, rows {_shown(last_rows)}",
-            hint=REPAIR_HINT,
-        )
-    return found
-
-
-def _shown(offsets: Mapping[int, int]) -> str:
-    return ", ".join(f"{partition}:{offset}" for partition, offset in sorted(offsets.items())) or "none"
 
 
 def gaps(ledger: Ledger, lows: Mapping[int, int]) -> Iterable[tuple[int, int, int]]:

@@ -1,8 +1,7 @@
 """Rows of a product's table as events: in the order of their offsets, a window at a time, never the whole table.
 
-Data files are read with pyiceberg's `ArrowScan` here and in `headrace.sinks.upkeep.rewriting` (contract tests hold what
-is relied on): it honours position deletes and evolved schemas, and its public callers read a whole table or no order at
-all.
+Data files are read with pyiceberg's `ArrowScan` (contract tests hold what is relied on): it honours position deletes
+and evolved schemas, and its public callers read a whole table or no order at all.
 """
 
 from __future__ import annotations
@@ -139,8 +138,8 @@ def reading_errors(product: Product) -> Iterator[None]:
     with catalog_errors(where):
         try:
             yield
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ResolveError) as error:
-            # Arrow's texts may show values.
+        except (ValueError, pa.ArrowTypeError, pa.ArrowNotImplementedError, ResolveError) as error:
+            # Arrow's texts may show values. A ValueError is also what a file without field ids gives.
             raise ProductStopped(
                 f"a data file cannot be read ({type(error).__name__})",
                 where=where,

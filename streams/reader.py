@@ -108,7 +108,7 @@ class TopicReader:
                 some = [message for message in some if message.error() is None]
             if some:
                 parts.append(columns_of(some))
-                size += parts[-1].nbytes
+                size += parts[-1].memory_bytes
             if not full or size >= self._poll_bytes or time.monotonic() >= deadline:
                 break
         if parts:

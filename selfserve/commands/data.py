@@ -212,11 +212,13 @@ def verify(
     each row (TMPDIR says where), and no more memory for a large table than for a small one.
     """
     from headrace.governance.verify import verify as verify_products
+    from headrace.selfserve.ending import ended_by_signals
     from headrace.selfserve.report import show_audit, write_audit
 
     mesh = session_of(context).mesh()
     chosen = chosen_products(mesh, products)
-    with progress("reading") as tell:
+    # Gigabytes of temporary files would stay behind a time-out's SIGTERM.
+    with ended_by_signals(), progress("reading") as tell:
         audit = verify_products(mesh, chosen, tell)
     if report is ReportFormat.JSON:
         write_audit(audit, sys.stdout)

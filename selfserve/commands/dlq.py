@@ -13,7 +13,7 @@ import typer
 from headrace.schemas.errors import UserError
 from headrace.selfserve.commands import epilog, session_of
 from headrace.selfserve.commands.questions import confirm
-from headrace.selfserve.output import ReportFormat, progress, say
+from headrace.selfserve.output import ReportFormat, progress, say, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,12 +187,13 @@ def redrive(
 
     Each becomes the row that it should have been: its partition, offset, timestamp and generation, and today's masks.
     None comes twice, however often this runs, and sinks may run meanwhile. Letters that still cannot be read stay.
-    Subscribers that have passed its offset do not see the event any more; the table has it.
+    A row that somebody has deleted from the table comes back while its letter is there; --partition and --offset choose
+    others. Subscribers that have passed its offset do not see the event any more; the table has it.
     """
     from headrace.schemas.catalog import load_table
     from headrace.schemas.registry import Registry
     from headrace.selfserve.dead_letters import State, look_at_letters
-    from headrace.selfserve.dead_letters_view import show_tally
+    from headrace.selfserve.dead_letters_view import show_put_back, show_tally
     from headrace.sinks.decoding import Decoding
     from headrace.sinks.redrive import Redrive, check_redrivable
     from headrace.sinks.redriving import Tally, Wish
@@ -206,15 +207,19 @@ def redrive(
         before = look_at_letters(post.catalog, post.product, post.letters(tell), wish, 0)
     waiting = before.total(State.OPEN)
     if not waiting:
-        say(f"{post.product.name} has no dead letter to put back", file=sys.stdout)
+        say(f"{post.product.name} has no dead letter{visible(str(wish))} to put back", file=sys.stdout)
         return
     for name in sorted({name for name, state in before.counts if state is State.OPEN}):
-        say(f"{before.counts[name, State.OPEN]:,} open: {name}")
+        say(f"{before.counts[name, State.OPEN]:,} open: {visible(name)}")
     confirm(f"put what can be read of {waiting:,} letters back into {post.product.name}?", yes=yes)
     tally = Tally()
     with Registry(post.mesh.environment.registry_config()) as registry, progress("putting letters back") as tell:
         decoding = Decoding(post.product, post.mesh.policy, post.catalog, registry, hmac_key)
-        Redrive(post.catalog, post.product, decoding, wish).run(post.letters(tell), tally)
+        try:
+            Redrive(post.catalog, post.product, decoding, wish).run(post.letters(tell), tally)
+        except BaseException:
+            show_put_back(tally, post.product, sys.stdout)
+            raise
     show_tally(tally, post.product, sys.stdout)
 
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ from headrace.selfserve.output import ReportFormat, progress, say
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
     from headrace.schemas.product import Product
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from headrace.sinks.rollback import Rollback
 
 app = typer.Typer()
+
+# What its hold is told by.
+_REPLAY = "headrace replay"
 
 
 @app.command(
@@ -45,19 +50,21 @@ def snapshots(
     """List the states of a table that it can be taken back to.
 
     When each was made, what it did, how many rows the table had, and how far it was with its topic: the newest first.
-    Those that were taken back are listed too, until they expire. Works without Kafka.
+    Those that were taken back are listed too, until they expire; and a replay that was not ended. Works without Kafka.
     """
     from headrace.schemas.catalog import load_table, open_catalog
     from headrace.selfserve.snapshots_view import show_snapshots, write_snapshots
     from headrace.sinks.past_snapshots import past_snapshots
+    from headrace.sinks.replay_boundary import note_of
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
-    found = past_snapshots(load_table(open_catalog(mesh.environment, mesh.domain_of(chosen)), chosen).metadata)
+    metadata = load_table(open_catalog(mesh.environment, mesh.domain_of(chosen)), chosen).metadata
+    found, replayed = past_snapshots(metadata), note_of(metadata)
     if report is ReportFormat.JSON:
-        write_snapshots(chosen, found, sys.stdout)
+        write_snapshots(chosen, found, replayed, sys.stdout)
     else:
-        show_snapshots(chosen, found, sys.stdout)
+        show_snapshots(chosen, found, replayed, sys.stdout)
 
 
 @app.command(
@@ -115,12 +122,15 @@ def rollback(
     planned()
     check_answerable(yes=yes)
     # What the person agrees to is what is done: nothing lands between the question and the answer.
-    with own_hold(catalog, chosen, "headrace rollback"):
+    with own_hold(catalog, chosen, "headrace rollback") as released:
         table, plan = planned()
         show_rollback(chosen, plan, _rows(table), sys.stderr)
         confirm("take the table back?", yes=yes)
         say(f"taken back in snapshot {land_rollback(catalog, chosen, plan)}")
-    say(f"running sinks go on by themselves; else: headrace sink {chosen.name}")
+    if released:
+        say(f"running sinks go on by themselves; else: headrace sink {chosen.name}")
+    else:
+        say(f"next: headrace release {chosen.name}")
 
 
 @app.command(
@@ -160,7 +170,8 @@ def accept_topic(context: typer.Context, product: Name, *, yes: Yes = False) -> 
     epilog=epilog(
         "headrace replay operations.flights --from earliest",
         "headrace replay operations.flights --from 2026-11-20T07:30Z --yes",
-        ok="the table holds the rows that were built anew",
+        "headrace replay operations.flights --abandon",
+        ok="the table holds the rows that were built anew, or what was built is given up",
         failed="the table is as it was, or it failed; the error says why",
     )
 )
@@ -168,47 +179,55 @@ def replay(
     context: typer.Context,
     product: Name,
     begin: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--from",
             metavar="earliest|TIME|SNAPSHOT",
             help="From all that Kafka has, from a time, or from where the table was at a snapshot.",
         ),
-    ],
+    ] = None,
     *,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew, where a replay was broken off.")] = False,
+    abandon: Annotated[
+        bool,
+        typer.Option("--abandon", help="Give up what a replay that was broken off has built. Works without Kafka."),
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Build a table's rows anew from Kafka, with today's schema, masks and defaults.
 
     They are built on a branch while the sinks go on, and take the place of the old ones in one commit: nobody ever
     reads half a table. Rows below the beginning and those of earlier topics stay as they were written. What was skipped
-    behind the beginning is read; what Kafka has compacted away is gone. Broken off, it goes on when it is run again.
+    behind the beginning is read; rows that were deleted there come back; what Kafka has compacted away is gone. Broken
+    off, it goes on when it is run again.
     """
     from headrace.schemas.catalog import load_table, open_catalog
     from headrace.schemas.registry import Registry
-    from headrace.selfserve.own_hold import own_hold
+    from headrace.selfserve.own_hold import own_hold, release_left_behind
     from headrace.selfserve.snapshots_view import show_replay
     from headrace.sinks.replay import Replay
     from headrace.sinks.replay_drain import Drain
-    from headrace.sinks.replay_plan import abandon, plan_replay
+    from headrace.sinks.replay_plan import plan_replay
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
     catalog = open_catalog(mesh.environment, mesh.domain_of(chosen))
-    where = _beginning(begin)
+    where = _beginning(begin, abandon=abandon, restart=restart)
+    if abandon:
+        _give_up(catalog, chosen, yes=yes)
+        return
     with Registry(mesh.environment.registry_config()) as registry:
         drain = Drain(mesh, chosen, registry, catalog, say)
         if restart:
-            confirm("give up what a replay has built so far?", yes=yes)
-            say("given up" if abandon(catalog, chosen) else "no replay was under way")
+            _give_up(catalog, chosen, yes=yes)
         plan = plan_replay(load_table(catalog, chosen), chosen, where, drain.admin)
         show_replay(chosen, plan, sys.stderr)
         confirm("build these rows anew?", yes=yes)
+        release_left_behind(catalog, chosen, _REPLAY)
         steps: list[Step] = []
-        with progress(f"{chosen.name}: looking through the table") as tell, _told_of_break(chosen, begin, steps):
+        with progress(f"{chosen.name}: looking through the table") as tell, _told_of_break(chosen, begin or "", steps):
             drain.tell = tell
-            held = partial(own_hold, catalog, chosen, "headrace replay")
+            held = partial(own_hold, catalog, chosen, _REPLAY)
             swapped = Replay(drain, held, steps.append).run(plan)
     say(f"built {drain.rows:,} rows anew; the table shows them from snapshot {swapped} on")
 
@@ -221,13 +240,33 @@ def _told_of_break(product: Product, begin: str, steps: Sequence[str]) -> Iterat
         if "release" in steps:
             say("broken off at the very end: the table shows the new rows")
         else:
-            say(f"broken off. next: headrace replay {product.name} --from {begin} goes on")
+            say(
+                f"broken off. next: headrace replay {product.name} --from {quote(begin)} goes on, --abandon gives it up"
+            )
         raise
 
 
-def _beginning(text: str) -> int | datetime | None:
+def _give_up(catalog: Catalog, product: Product, *, yes: bool) -> None:
+    from headrace.schemas.catalog import load_table
+    from headrace.selfserve.own_hold import release_left_behind
+    from headrace.sinks.replay_boundary import BRANCH
+    from headrace.sinks.replay_plan import abandon
+
+    if BRANCH in load_table(catalog, product).metadata.refs:
+        confirm("give up what a replay has built so far?", yes=yes)
+    release_left_behind(catalog, product, _REPLAY)
+    say("given up" if abandon(catalog, product) else "no replay was under way")
+
+
+def _beginning(text: str | None, *, abandon: bool, restart: bool) -> int | datetime | None:
     from headrace.selfserve.snapshots_view import moment_of, snapshot_of
 
+    if abandon and (restart or text is not None):
+        raise UserError("--abandon builds nothing", hint="leave --from and --restart out")
+    if text is None:
+        if abandon:
+            return None
+        raise UserError("say where to begin", hint="--from earliest, --from TIME or --from SNAPSHOT")
     return None if text == "earliest" else snapshot_of(text) or moment_of(text)
 
 

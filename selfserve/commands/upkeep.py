@@ -1,4 +1,4 @@
-"""``headrace upkeep``: the files of a table that are of no use, and deleting them where no sink does."""
+"""``headrace upkeep``: small files put together, useless ones deleted, where no sink does it."""
 # ruff: noqa: PLC0415 - imports wait until their command runs, so that `headrace --help` does not pay for them
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from headrace.selfserve.commands import FAILED, epilog, session_of
 from headrace.selfserve.output import say, visible
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
     from headrace.schemas.names import ProductName
+    from headrace.schemas.product import Product
     from headrace.sinks.upkeep.survey import Survey
 
 app = typer.Typer()
@@ -37,12 +40,12 @@ def upkeep(
         bool, typer.Option("--dry-run", help="Change nothing; list orphans on stdout, a path a line.")
     ] = False,
 ) -> None:
-    """Delete the files of a product's table that no snapshot needs.
+    """Put the small files of a product's table together, and delete those that no snapshot needs.
 
-    Its sink does so by itself, once a minute, and sweeps for orphans once a day; this is for a table whose sink runs no
-    more, and for looking. Files that nothing leads to and that are older than the contract's upkeep.orphans are
-    condemned; what was condemned an hour ago or longer, and is still of no use, is deleted. So run it twice, an hour
-    apart. No snapshot expires by it. A sink may run meanwhile. Works without Kafka.
+    Its sink does so by itself; this is for a table whose sink runs no more, and for looking. Which files are small says
+    the contract's upkeep.compaction; none are if it is off. Files that nothing leads to and that are older than the
+    contract's upkeep.orphans are condemned; what was condemned an hour ago or longer, and is still of no use, is
+    deleted. So run it twice, an hour apart. No snapshot expires by it. A sink may run meanwhile. Works without Kafka.
     """
     from headrace.schemas.catalog import load_table, open_catalog
     from headrace.sinks.hold import hold_of
@@ -52,7 +55,8 @@ def upkeep(
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
-    table = load_table(open_catalog(mesh.environment, mesh.domain_of(chosen)), chosen)
+    catalog = open_catalog(mesh.environment, mesh.domain_of(chosen))
+    table = load_table(catalog, chosen)
     failed = 0
     if not dry_run:
         if (held := hold_of(table)) is not None:
@@ -64,6 +68,8 @@ def upkeep(
         failed = look.failed
         if failed:
             say(f"{failed:,} files could not be deleted; the next run tries again")
+        _compact(catalog, chosen)
+        table = load_table(catalog, chosen)
     survey = survey_of(table, chosen, time.time())
     _show(chosen.name, survey)
     if dry_run:
@@ -73,12 +79,29 @@ def upkeep(
         raise typer.Exit(FAILED)
 
 
+def _compact(catalog: Catalog, product: Product) -> None:
+    from headrace.schemas.catalog import load_table
+    from headrace.sinks.upkeep.compaction import KEEPS_DELETES, compact_runs, has_deletes
+
+    if product.contract.upkeep.compaction is None:
+        return
+    if has_deletes(load_table(catalog, product), product):
+        say(f"{product.name}: small files are left as they are: {KEEPS_DELETES}")
+        return
+    for done in compact_runs(catalog, product):
+        say(f"{product.name}: {done.files:,} small files with {done.rows:,} rows became {done.into:,}")
+
+
 def _show(name: ProductName, survey: Survey) -> None:
+    from headrace.sinks.upkeep.neighbours import SHARED
+
     if survey.never:
         say(f"{name}: no file of its table is ever deleted: {survey.never}")
         return
     size = sum(file.size for file in survey.orphans)
     say(f"{name}: {survey.snapshots:,} snapshots; {len(survey.orphans):,} orphans of {size / 1e6:,.1f} MB")
+    if survey.shared:
+        say(f"{name}: no orphans are looked for: {SHARED}; move that table's files, or take its metadata files away")
     if survey.due_s is not None:
         due = datetime.fromtimestamp(survey.due_s, UTC)
         say(f"{survey.waiting:,} files are condemned; the first can be deleted from {due:%Y-%m-%d %H:%M:%S} UTC on")

@@ -1,4 +1,4 @@
-"""The table of a product's dead letters: that it is there, and its properties. Its columns never change."""
+"""The table of a product's dead letters: that it is there, its properties, and that nobody has changed its columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyiceberg.table.update import SetPropertiesUpdate
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import NotApplied
 from headrace.selfserve.resources.difference import Difference, Kind
-from headrace.sinks.letter_table import LETTERS_OF, ensure_letter_table, filed, letter_properties
+from headrace.sinks.letter_table import LETTERS_OF, changed_columns, ensure_letter_table, filed, letter_properties
 from headrace.sinks.table_changes import TableChange, change_table
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ _AT_CREATION = "format-version"
 
 
 @dataclass(frozen=True, slots=True)
+class LetterTableThere:
+    """The table as it is: its properties, and the columns that were changed so that no letter can be entered."""
+
+    properties: Mapping[str, str]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LetterTable:
     """A product's table of dead letters as headrace makes it."""
 
@@ -40,17 +48,18 @@ class LetterTable:
         """What it is called."""
         return f"table {filed(self.product).name}"
 
-    def read(self, clients: Clients) -> Mapping[str, str] | None:
-        """Return the table's properties; None: there is no such table."""
+    def read(self, clients: Clients) -> LetterTableThere | None:
+        """Return the table as it is; None: there is no such table."""
         with suppress(NotApplied):
-            return dict(load_table(clients.catalog(self.domain), filed(self.product)).properties)
+            table = load_table(clients.catalog(self.domain), filed(self.product))
+            return LetterTableThere(dict(table.properties), changed_columns(table.schema()))
         return None
 
-    def diff(self, there: Mapping[str, str] | None) -> tuple[Difference, ...]:
+    def diff(self, there: LetterTableThere | None) -> tuple[Difference, ...]:
         """Return what differs."""
         if there is None:
             return (Difference(Kind.CREATE, "letter-table-missing", self.thing),)
-        if LETTERS_OF not in there:
+        if LETTERS_OF not in there.properties:
             return (
                 Difference(
                     Kind.NEVER,
@@ -61,6 +70,23 @@ class LetterTable:
                     next="move it away, then headrace apply",
                 ),
             )
+        return (*self._columns(there), *self._properties(there.properties))
+
+    def _columns(self, there: LetterTableThere) -> tuple[Difference, ...]:
+        if not there.changed:
+            return ()
+        return (
+            Difference(
+                Kind.NEVER,
+                "letter-table-columns",
+                self.thing,
+                why=f"somebody has changed its columns ({', '.join(there.changed)}), so that no dead letter of "
+                f"{self.product.name} can be entered",
+                next="take that change back, or move the table away, then headrace apply",
+            ),
+        )
+
+    def _properties(self, there: Mapping[str, str]) -> tuple[Difference, ...]:
         wanted = letter_properties(self.product)
         return tuple(
             Difference(Kind.CHANGE, "letter-table-property", self.thing, name, there.get(name), value)

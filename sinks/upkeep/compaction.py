@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import structlog
 from pyiceberg.manifest import DataFileContent, FileFormat, ManifestContent
 
 from headrace.schemas.catalog import catalog_errors, load_table
@@ -28,12 +29,12 @@ from headrace.sinks.draft import Draft
 from headrace.sinks.files import Written
 from headrace.sinks.hold import check_not_held
 from headrace.sinks.partitioning import layout_of
-from headrace.sinks.upkeep.rewriting import Rewriting, TooLarge
+from headrace.sinks.upkeep.rewriting import Rewriting, TooLarge, Unfit
 from headrace.sinks.upkeep.small_files import LiveFile, chosen
 from headrace.streams.history import read_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile, ManifestFile
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
 UPKEEP_NOTE = "headrace.upkeep"
 # Why a table is left as it is.
 KEEPS_DELETES = "another engine keeps deletes beside the table's files"
+# How often a run chooses anew, because of what it has found out. The next run knows it too.
+_MOST_CHOICES = 8
+# How many runs an operator's command does at most.
+_MOST_RUNS = 100
+
+_LOG = structlog.get_logger("headrace.upkeep")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,24 +140,46 @@ class Compactor:
     ended: Event = field(default_factory=Event)
     # How many rows fit into memory, once that has been found out; they are all of one kind.
     _most_rows: int | None = None
+    # Files that cannot be rewritten: the others are not to wait for them.
+    _unfit: set[str] = field(default_factory=set)
 
     def rewrite(self, table: Table) -> Rewritten | None:
         """Write the files of one run; None: there is nothing to do. Nothing is committed.
 
+        A file that cannot be read is told of once, and left from then on.
+
         Raises:
             Unavailable: if storage fails, files are gone, or it was ended.
-            ProductStopped: if a file is damaged.
+            ProductStopped: if a file is damaged, and there is nothing else to do.
         """
         layout = self._layout(table)
         if layout is None:
             return None
         rewriting = Rewriting(table, self.product, layout, lambda: not self.ended.is_set())
-        while bins := self._bins(table, sorts=bool(layout.order)):
-            made, replaced, tight = self._rewritten(rewriting, bins)
+        why: ProductStopped | None = None
+        for _ in range(_MOST_CHOICES):
+            bins = self._bins(table, sorts=bool(layout.order))
+            made: list[DataFile] = []
+            replaced: list[DataFile] = []
+            for each, files in bins:
+                match rewriting.one_of(files):
+                    case TooLarge(fitting_rows=rows):
+                        self._most_rows = min(rows, each.rows - 1, self._most_rows or each.rows)
+                    case Unfit(path=path, why=why):
+                        self._unfit.add(path)
+                    case file:
+                        made.append(file)
+                        replaced += files
             if made:
+                if why is not None:
+                    _LOG.warning(
+                        "a file is left as it is", product=str(self.product.name), what=why.what, next=why.hint
+                    )
                 return Rewritten(self.product, Written.for_(table, tuple(made)), tuple(replaced))
-            if not tight:
-                return None
+            if not bins:
+                break
+        if why is not None:
+            raise why
         return None
 
     def _layout(self, table: Table) -> Layout | None:
@@ -176,7 +205,7 @@ class Compactor:
         for manifest in _manifests(table):
             for entry in manifest.fetch_manifest_entry(table.io):
                 file = entry.data_file
-                if file.content is not DataFileContent.DATA or file.file_format is not FileFormat.PARQUET:
+                if not _is_plain(file) or file.file_path in self._unfit:
                     continue
                 if file.file_size_in_bytes < self.aims.small_bytes:
                     small[file.file_path] = file
@@ -184,27 +213,21 @@ class Compactor:
                     file.file_path,
                     file.file_size_in_bytes,
                     file.record_count,
-                    tuple(file.partition[place] for place in range(len(file.partition))),
+                    tuple(_told_apart(file.partition[place]) for place in range(len(file.partition))),
                     file.spec_id,
                     entry.sequence_number or 0,
                 )
 
-    def _rewritten(
-        self, rewriting: Rewriting, bins: Iterable[tuple[Bin, list[DataFile]]]
-    ) -> tuple[list[DataFile], list[DataFile], bool]:
-        """Return the new files, those that they replace, and whether some did not fit into memory."""
-        made: list[DataFile] = []
-        replaced: list[DataFile] = []
-        tight = False
-        for each, files in bins:
-            file = rewriting.one_of(files)
-            if isinstance(file, TooLarge):
-                tight = True
-                self._most_rows = min(file.fitting_rows, each.rows - 1, self._most_rows or each.rows)
-                continue
-            made.append(file)
-            replaced += files
-        return made, replaced, tight
+
+def _is_plain(file: DataFile) -> bool:
+    """Tell whether a file's rows are read as headrace reads them: other formats and encrypted files are not."""
+    plain = file.content is DataFileContent.DATA and file.file_format is FileFormat.PARQUET
+    return plain and file.key_metadata is None
+
+
+def _told_apart(value: Any) -> Any:
+    """Return what equals another partition's value only if both are one: -0.0 is not 0.0 there, and NaN is NaN."""
+    return str(value) if isinstance(value, float) else value
 
 
 def has_deletes(table: Table, product: Product) -> bool:
@@ -227,8 +250,8 @@ def _manifests(table: Table) -> list[ManifestFile]:
     return snapshot.manifests(table.io) if snapshot is not None else []
 
 
-def compact_once(catalog: Catalog, product: Product, aims: Compaction | None = None) -> Compacted | None:
-    """Do one run of compaction, as an operator asks for it; None: there is nothing to do.
+def compact_runs(catalog: Catalog, product: Product, aims: Compaction | None = None) -> Iterator[Compacted]:
+    """Do run after run of compaction, as an operator asks for it, until there is nothing to do; yield each.
 
     Args:
         catalog: the catalog of the product's domain.
@@ -243,17 +266,26 @@ def compact_once(catalog: Catalog, product: Product, aims: Compaction | None = N
     """
     wanted = aims or product.contract.upkeep.compaction
     if wanted is None:
-        return None
-    table = load_table(catalog, product)
-    check_not_held(table, product)
-    if has_deletes(table, product):
-        raise ProductStopped(
-            KEEPS_DELETES,
-            where=f"table {product.name}",
-            hint="let that engine rewrite the files: they are left as they are here",
-        )
-    rewritten = Compactor(product, wanted).rewrite(table)
-    if rewritten is None:
-        return None
-    snapshot_id = land(catalog, product, rewritten.draft)
-    return None if snapshot_id is None else rewritten.landed(snapshot_id)
+        return
+    compactor = Compactor(product, wanted)
+    # Each run leaves fewer files; only a sink that makes them as quickly would never let it end.
+    for _ in range(_MOST_RUNS):
+        table = load_table(catalog, product)
+        check_not_held(table, product)
+        if has_deletes(table, product):
+            raise ProductStopped(
+                KEEPS_DELETES,
+                where=f"table {product.name}",
+                hint="let that engine rewrite the files: they are left as they are here",
+            )
+        rewritten = compactor.rewrite(table)
+        if rewritten is None:
+            return
+        snapshot_id = land(catalog, product, rewritten.draft)
+        if snapshot_id is not None:
+            yield rewritten.landed(snapshot_id)
+
+
+def compact_once(catalog: Catalog, product: Product, aims: Compaction | None = None) -> Compacted | None:
+    """Do one run of compaction; None: there is nothing to do. See :func:`compact_runs`."""
+    return next(compact_runs(catalog, product, aims), None)

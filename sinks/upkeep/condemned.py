@@ -73,6 +73,8 @@ class Condemned:
 class Listing:
     """The lists of a table: their paths with the time when they were written, oldest first; seconds since 1970 UTC.
 
+    That time is the later one of what the writer's clock said and what the storage says.
+
     Attributes:
         lists: the lists.
         swept_s: when the folder was last swept; None: nobody knows.
@@ -101,7 +103,7 @@ class Records:
         for file in self.folder.files(_PLACE, recursive=False):
             name = file.path.rpartition("/")[2]
             if found := _LIST.fullmatch(name):
-                lists.append((int(found[1]) / 1_000, file.path))
+                lists.append((max(int(found[1]) / 1_000, file.changed_s or 0.0), file.path))
             elif found := _SWEPT.fullmatch(name):
                 marks.append((int(found[1]) / 1_000, file.path))
         swept_s = max((at_s for at_s, _ in marks), default=None)

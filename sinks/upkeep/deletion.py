@@ -6,7 +6,7 @@ Three steps, each by itself safe to repeat and safe beside other workers and eng
 *Delete.* An hour later every condemned file is compared with all that the table needs *then*, since it may have been
 rolled back and branched meanwhile. What is still unneeded is deleted, and then the list.
 *Sweep.* Once a day, files that nothing leads to are condemned: what a failed commit left, or a process that died
-between a commit and its list.
+between a commit and its list. Only where the table is alone in its folder.
 
 What cannot be read whole ends the look: nothing is deleted on the strength of half an answer. Outside of the table's
 own folder nothing is ever deleted.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ from headrace.schemas.catalog import catalog_errors
 from headrace.sinks.upkeep.condemned import MOST_FILES, Condemned, Records
 from headrace.sinks.upkeep.expiry import may_delete
 from headrace.sinks.upkeep.needs import Needs, lists_of, live_paths
+from headrace.sinks.upkeep.neighbours import SHARED, neighbours_of
 from headrace.sinks.upkeep.storage import Folder, folder_of, name_of
 from headrace.sinks.upkeep.sweep import orphans_of
 
@@ -182,16 +184,21 @@ class Deletion:
     def _is_sweep_due(self, listing: Listing, now_s: float) -> bool:
         if self.product.contract.upkeep.orphan_after_s is None or self.ended.is_set():
             return False
-        return listing.swept_s is None or now_s - listing.swept_s >= SWEEP_S
+        # A clock that was far ahead is no reason not to sweep until then.
+        return listing.swept_s is None or abs(now_s - listing.swept_s) >= SWEEP_S
 
     def _sweep(self, table: Table, records: Records, listing: Listing, now_s: float) -> int:
         age_s = self.product.contract.upkeep.orphan_after_s
         if age_s is None:
             return 0
+        neighbours = neighbours_of(table, records.folder, self._needs)
+        if neighbours.have_files:
+            _LOG.warning("no orphans are looked for", product=str(self.product.name), what=SHARED)
         waiting = {file for _, path in listing.lists if (each := records.read(path)) is not None for file in each.files}
-        found = orphans_of(table, records.folder, self._needs, now_s - age_s)
-        orphans = tuple(file.path for file in found if file.path not in waiting)
-        condemned = records.condemn(Condemned(str(table.metadata.table_uuid), orphans), now_s)
+        found = orphans_of(table, records.folder, self._needs, now_s - age_s, neighbours)
+        orphans, condemned = (file.path for file in found if file.path not in waiting), 0
+        while portion := tuple(islice(orphans, MOST_FILES)):
+            condemned += records.condemn(Condemned(str(table.metadata.table_uuid), portion), now_s)
         records.swept(listing, now_s)
         return condemned
 

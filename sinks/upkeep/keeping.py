@@ -9,6 +9,7 @@ from headrace.sinks.upkeep.compacting import EVERY_S, Compacting
 from headrace.sinks.upkeep.compaction import Compactor
 from headrace.sinks.upkeep.deletion import Deletion
 from headrace.sinks.upkeep.keeper import Keeper
+from headrace.sinks.upkeep.letter_files import LetterFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def keeping(product: Product, catalog: Catalog, seen: Sightings) -> Callable[[Su
         aims = product.contract.upkeep.compaction
         if aims is not None:
             tasks.append(Compacting(Compactor(product, aims, ended), catalog, submit, EVERY_S))
-        tasks.append(Deletion(product, seen, ended))
+        tasks += (Deletion(product, seen, ended), LetterFiles.of(product, catalog, ended))
         return Keeper(product, catalog, tuple(tasks), ended)
 
     return opened

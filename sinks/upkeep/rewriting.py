@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.table import FileScanTask
 
 from headrace.schemas.errors import ProductStopped, Unavailable
 from headrace.sinks.files import ROW_GROUP_ROWS, columns_of, write_file
-from headrace.streams import projection  # noqa: F401 - mends what scans read
+from headrace.sinks.upkeep.file_rows import FileRows
 from headrace.streams.past import reading_errors
 
 if TYPE_CHECKING:
@@ -45,6 +42,22 @@ class TooLarge:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """A bin with a file that cannot be rewritten: its path, and why."""
+
+    path: str
+    why: ProductStopped
+
+
+class _UnfitFile(Exception):
+    """A file cannot be rewritten."""
+
+    def __init__(self, unfit: Unfit) -> None:
+        super().__init__(unfit.path)
+        self.unfit = unfit
+
+
+@dataclass(frozen=True, slots=True)
 class Rewriting:
     """Rewrites files of a table as it was loaded.
 
@@ -60,43 +73,49 @@ class Rewriting:
     layout: Layout
     going_on: Callable[[], bool]
 
-    def one_of(self, files: Sequence[DataFile]) -> DataFile | TooLarge:
+    def one_of(self, files: Sequence[DataFile]) -> DataFile | TooLarge | Unfit:
         """Return a new data file with the rows of some, which are all of one partition of the table's own spec.
 
         Raises:
             Unavailable: if storage fails, files are gone, or it is not to go on.
-            ProductStopped: if a file is damaged, or holds other rows than its manifest says.
         """
-        with reading_errors(self.product):
-            parts = self._batches(files)
-            order_id = None
+        parts = self._batches(files)
+        order_id = None
+        try:
             if self.layout.order:
                 rows = self._sorted(parts)
                 if isinstance(rows, TooLarge):
                     return rows
-                parts, order_id = iter([rows]), self.table.metadata.default_sort_order_id
+                parts, order_id = iter([rows] if rows.num_rows else ()), self.table.metadata.default_sort_order_id
             else:
                 parts = _gathered(parts)
-            made = write_file(self.table, parts, files[0].partition, order_id, self.product)
-        expected = sum(file.record_count for file in files)
-        if made.record_count != expected:
-            raise ProductStopped(
-                f"{len(files)} data files hold {made.record_count:,} rows, and their manifests say {expected:,}",
-                where=f"table {self.product.name}",
-                hint="they are left as they are; look who else writes to the table's storage",
-            )
-        return made
+            return write_file(self.table, parts, files[0].partition, order_id, self.product)
+        except _UnfitFile as found:
+            return found.unfit
 
     def _batches(self, files: Iterable[DataFile]) -> Iterator[pa.Table]:
         """Yield the files' rows, in the table's columns."""
-        schema = columns_of(self.table)
-        scan = ArrowScan(self.table.metadata, self.table.io, self.table.schema(), AlwaysTrue())
+        schema, reader = columns_of(self.table), FileRows(self.table)
         for file in files:
-            # The scan's public way reads several files at once, and each as a whole.
-            for batch in scan._record_batches_from_scan_tasks_and_deletes([FileScanTask(file)], {}):  # noqa: SLF001
-                if not self.going_on():
-                    raise Unavailable("upkeep was broken off", where=f"table {self.product.name}")
-                yield pa.Table.from_batches([batch]).cast(schema)
+            rows = 0
+            try:
+                with reading_errors(self.product):
+                    for batch in reader.of(file):
+                        if not self.going_on():
+                            raise Unavailable("upkeep was broken off", where=f"table {self.product.name}")
+                        rows += batch.num_rows
+                        yield pa.Table.from_batches([batch]).cast(schema)
+            except ProductStopped as error:
+                raise _UnfitFile(Unfit(file.file_path, error)) from None
+            if rows != file.record_count:
+                raise _UnfitFile(Unfit(file.file_path, self._miscounted(rows, file.record_count)))
+
+    def _miscounted(self, rows: int, said: int) -> ProductStopped:
+        return ProductStopped(
+            f"a data file holds {rows:,} rows, and its manifest says {said:,}",
+            where=f"table {self.product.name}",
+            hint="it is left as it is; look who else writes to the table's storage",
+        )
 
     def _sorted(self, parts: Iterable[pa.Table]) -> pa.Table | TooLarge:
         kept: list[pa.Table] = []
@@ -106,6 +125,8 @@ class Rewriting:
             rows, size_bytes = rows + part.num_rows, size_bytes + part.nbytes
             if size_bytes > SORT_BYTES:
                 return TooLarge(rows * SORT_BYTES // size_bytes)
+        if not kept:
+            return columns_of(self.table).empty_table()
         # All rows are of one partition, so only the order is left of the layout.
         _, (part,) = replace(self.layout, partitions=()).split(pa.concat_tables(kept))
         return part.rows

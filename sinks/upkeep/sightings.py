@@ -33,17 +33,19 @@ class Seen:
         manifest_list: its manifest list.
         parent_id: its parent's id.
         appends: it added files to its parent's and removed none.
+        sequence: its sequence number.
     """
 
     manifest_list: str
     parent_id: int | None
     appends: bool
+    sequence: int
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Seen:
         """Return what is remembered of a snapshot."""
         appends = snapshot.summary is not None and snapshot.summary.operation is Operation.APPEND
-        return cls(snapshot.manifest_list, snapshot.parent_snapshot_id, appends)
+        return cls(snapshot.manifest_list, snapshot.parent_snapshot_id, appends, snapshot.sequence_number or 0)
 
     def behind(self, parent: Seen) -> Seen:
         """Return it as if its parent had been left out: the child of its parent's parent."""
@@ -90,8 +92,11 @@ class Sightings:
         """Return the snapshots that were seen and that the table does not have any more, until they are forgotten.
 
         An append adds files and removes none (the specification's "Snapshots"): what it appended to lives on in it.
+        What landed after the table was loaded is not gone: others may have seen a newer one.
         """
         there = {snapshot.snapshot_id for snapshot in metadata.snapshots}
+        # Tables of format 1 count no sequence: their snapshots' numbers are all 0.
+        newest = max(metadata.next_sequence_number() - 1, 0)
         outlived: set[int] = set()
         with self._lock:
             if self._table != metadata.table_uuid:
@@ -106,7 +111,7 @@ class Sightings:
             return tuple(
                 Gone(snapshot_id, seen.manifest_list, snapshot_id in outlived)
                 for snapshot_id, seen in self._seen.items()
-                if snapshot_id not in there
+                if snapshot_id not in there and seen.sequence <= newest
             )
 
     def statistics_gone_from(self, metadata: TableMetadata) -> set[str]:

@@ -32,9 +32,10 @@ GROWTH = Fraction(3)
 SETTLED_GROWTH = Fraction(5, 4)
 # A partition has settled when it got nothing by so many commits: ten minutes of one a second.
 SETTLED_AFTER = 600
-# One run reads no more than this: it takes some ten seconds, and what it wrote is lost with it.
+# One run reads no more than this: it takes some ten seconds, and what it wrote is lost with it. A file takes some 4 ms,
+# so that runs every half minute keep up with 1,800 new files a minute: 300 partitions and a commit every ten seconds.
 RUN_BYTES = 512 << 20
-RUN_FILES = 1_000
+RUN_FILES = 2_000
 
 
 @dataclass(frozen=True, slots=True)

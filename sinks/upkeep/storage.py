@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.table import Table
 
-__all__ = ["Folder", "Listed", "folder_of", "name_of"]
+__all__ = ["DATA", "METADATA", "METADATA_ENDINGS", "Folder", "Listed", "folder_of", "name_of"]
 
 # The names of S3 among engines: Spark and Hive write s3a and s3n.
 _S3 = frozenset({"s3", "s3a", "s3n"})
@@ -29,6 +29,8 @@ _LISTED = frozenset({"file", "gs", *_S3})
 _URI = re.compile(r"([a-z][a-z0-9+.-]*):(?://)?(.*)", re.DOTALL)
 # Where engines put a table's files. Whatever else somebody lays beside them is not the table's.
 DATA, METADATA = "data", "metadata"
+# What the versions of a table's metadata are called.
+METADATA_ENDINGS = (".metadata.json", ".metadata.json.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +93,15 @@ class Folder:
             return error
         return None
 
-    def read(self, path: str) -> bytes | None:
-        """Return a file's content; None: it is not there any more.
+    def read(self, path: str, most: int | None = None) -> bytes | None:
+        """Return a file's content, or so many bytes of it; None: it is not there any more.
 
         Raises:
             OSError: the storage does not answer.
         """
         try:
             with self._io.new_input(path).open() as stream:
-                return bytes(stream.read())
+                return bytes(stream.read() if most is None else stream.read(most))
         except FileNotFoundError:
             return None
 

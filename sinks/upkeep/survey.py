@@ -9,6 +9,7 @@ from headrace.schemas.catalog import catalog_errors
 from headrace.sinks.upkeep.condemned import GRACE_S, Records
 from headrace.sinks.upkeep.expiry import may_delete
 from headrace.sinks.upkeep.needs import Needs
+from headrace.sinks.upkeep.neighbours import neighbours_of
 from headrace.sinks.upkeep.storage import folder_of
 from headrace.sinks.upkeep.sweep import orphans_of
 
@@ -30,6 +31,7 @@ class Survey:
         waiting: files that are condemned, and wait for their hour.
         due_s: when the first of them may be deleted, seconds since 1970 UTC; None: none waits.
         orphans: files that nothing leads to, of the contract's age and older, whether condemned or not.
+        shared: another table's metadata lie in the folder, so that no orphans are looked for.
         never: why no file of the table is ever deleted; empty: they are.
     """
 
@@ -37,6 +39,7 @@ class Survey:
     waiting: int = 0
     due_s: float | None = None
     orphans: tuple[Listed, ...] = ()
+    shared: bool = False
     never: str = ""
 
 
@@ -59,10 +62,11 @@ def survey_of(table: Table, product: Product, now_s: float) -> Survey:
     if folder is None:
         return Survey(snapshots, never="its storage cannot be listed: headrace lists local files, S3 and Google's")
     with catalog_errors(f"table {product.name}"):
-        records = Records(folder)
+        records, needs = Records(folder), Needs()
+        neighbours = neighbours_of(table, folder, needs)
         lists = records.listing().lists
         found = [records.read(path) for _, path in lists]
-        orphans = () if age_s is None else tuple(orphans_of(table, folder, Needs(), now_s - age_s))
+        orphans = () if age_s is None else tuple(orphans_of(table, folder, needs, now_s - age_s, neighbours))
     waiting = {file for each in found if each is not None for file in each.files}
     due_s = lists[0][0] + GRACE_S if lists else None
-    return Survey(snapshots, len(waiting), due_s, orphans)
+    return Survey(snapshots, len(waiting), due_s, orphans, neighbours.have_files)

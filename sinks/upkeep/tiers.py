@@ -1,8 +1,9 @@
 """Which snapshots of a table expire: few are kept, and the older they are, the fewer. Pure.
 
 What is never removed: a branch's head and what a tag names; what stands on another branch than `main`; the newest few;
-the newest of each slot of each tier. And behind each snapshot that is kept and carries no ledger (another engine's),
-all up to the one whose ledger counts for it: rolling back to it must not fall off the history.
+the newest of each slot of each tier; for some days what waits to be published. And behind each snapshot that is kept
+and carries no ledger (another engine's), all up to the one whose ledger counts for it: rolling back to it must not fall
+off the history.
 
 The newest of a slot stays the newest for as long as any of the slot's snapshots would be kept, so nothing is removed
 that a later answer would have wanted.
@@ -27,6 +28,8 @@ __all__ = ["LEAST_KEPT", "MOST_AT_ONCE", "History", "Rank", "Shot", "expired_of"
 LEAST_KEPT = 5
 # The most that one commit removes. A commit adds one snapshot, so whatever was left over is gone after a few.
 MOST_AT_ONCE = 50
+# What another engine has staged and nobody has published: Iceberg's own age of snapshots that expire.
+STAGED_S = 5 * 86_400
 
 
 class Rank(IntEnum):
@@ -48,6 +51,7 @@ class Shot:
         at_ms: when it was made, milliseconds since 1970 UTC.
         rank: `OWN`: it carries a ledger. `HALF`: it was made on another branch, and may hold half a table.
         ends: the walk to the ledger ends at it: it carries one, or is where the table begins.
+        staged: it waits to be audited and published (``wap.id``): nothing else holds its rows.
     """
 
     snapshot_id: int
@@ -56,6 +60,7 @@ class Shot:
     at_ms: int
     rank: Rank = Rank.OWN
     ends: bool = True
+    staged: bool = False
 
     @property
     def age_key(self) -> tuple[int, int]:
@@ -94,9 +99,10 @@ def expired_of(history: History, tiers: Sequence[Tier], now_ms: int) -> tuple[in
     newest_first = sorted(history.shots, key=lambda shot: shot.age_key, reverse=True)
     kept = {*history.named, *history.branches, *_on_branches(history, by_id)}
     kept.update(shot.snapshot_id for shot in newest_first[:LEAST_KEPT])
+    kept.update(shot.snapshot_id for shot in newest_first if shot.staged and now_ms - shot.at_ms <= STAGED_S * 1_000)
     for tier in tiers:
         kept.update(_of_tier(tier, newest_first, now_ms))
-    kept.update([snapshot_id for each in kept for snapshot_id in _behind(each, by_id)])
+    kept |= _behind(kept, by_id)
     # The newest first: whatever is left for the next commit still has all its ancestors.
     return tuple(shot.snapshot_id for shot in newest_first if shot.snapshot_id not in kept)[:MOST_AT_ONCE]
 
@@ -124,13 +130,21 @@ def _on_branches(history: History, by_id: Mapping[int, Shot]) -> Iterator[int]:
             shot = by_id.get(shot.parent_id) if shot.parent_id is not None else None
 
 
-def _behind(snapshot_id: int, by_id: Mapping[int, Shot]) -> list[int]:
-    """Return the ancestors that the walk from a snapshot to its ledger passes; none, if it falls off anyway."""
-    passed: list[int] = []
-    shot = by_id.get(snapshot_id)
-    while shot is not None:
-        passed.append(shot.snapshot_id)
-        if shot.ends:
-            return passed
-        shot = by_id.get(shot.parent_id) if shot.parent_id is not None else None
-    return []
+def _behind(kept: Iterable[int], by_id: Mapping[int, Shot]) -> set[int]:
+    """Return what the walks from snapshots to their ledgers pass; nothing of a walk that falls off anyway."""
+    # Where a walk has passed, whether it got to an end: the next one need not go that way again.
+    ends: dict[int, bool] = {}
+    for snapshot_id in kept:
+        passed: list[int] = []
+        found, shot = False, by_id.get(snapshot_id)
+        while shot is not None:
+            if shot.snapshot_id in ends:
+                found = ends[shot.snapshot_id]
+                break
+            passed.append(shot.snapshot_id)
+            if shot.ends:
+                found = True
+                break
+            shot = by_id.get(shot.parent_id) if shot.parent_id is not None else None
+        ends.update(dict.fromkeys(passed, found))
+    return {snapshot_id for snapshot_id, found in ends.items() if found}

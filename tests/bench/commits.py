@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCHEMA = AvroSchema.parse('{"type": "record", "name": "Event", "fields": [{"name": "id", "type": "long"}]}')
-BEGIN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+# Later than any real clock, because the files' own times are real: a list waits an hour from the later one.
+BEGIN = datetime(2100, 1, 1, 12, 0, tzinfo=UTC)
 COMMITS = 5_000
 # Commits are numbered from 1. The first ones warm up caches.
 EARLY = range(41, 91)

@@ -77,7 +77,7 @@ def test_a_sink_goes_on_by_itself_behind_a_gap_that_was_accepted(mesh: Mesh) -> 
     product, catalog = mesh.product(ORDERS), open_catalog(mesh.environment, mesh.domain_of(mesh.product(ORDERS)))
     admin = Admin(mesh.environment.kafka_config())
     with looked_at_again(mesh) as (told, fine):
-        assert eventually(lambda: told.events == ["ProductStopped"], within_s=WITHIN_S)
+        assert eventually(lambda: bool(told.events), within_s=WITHIN_S)
         accept(
             catalog,
             product,
@@ -86,7 +86,9 @@ def test_a_sink_goes_on_by_itself_behind_a_gap_that_was_accepted(mesh: Mesh) -> 
             datetime.now(UTC),
         )
         assert eventually(lambda: told.rows == 15, within_s=WITHIN_S)
-        assert told.events == ["ProductStopped", "running"]
+        # It may have been tried once before.
+        assert {*told.events[:-1]} == {"ProductStopped"}
+        assert told.events[-1] == "running"
     assert fine == [True]
     assert told.events[-1] == "ended"
     assert ids(mesh) == sorted(f"o{number}" for number in (*range(20), *range(25, 40)))
@@ -96,10 +98,11 @@ def test_a_sink_goes_on_by_itself_behind_a_gap_that_was_accepted(mesh: Mesh) -> 
 def test_a_sink_that_nobody_mends_stays_where_it_is_and_ends_when_told_to(mesh: Mesh) -> None:
     lose(mesh)
     with looked_at_again(mesh) as (told, fine):
-        assert eventually(lambda: told.events == ["ProductStopped"], within_s=WITHIN_S)
+        # It is tried once more.
+        assert eventually(lambda: told.events == ["ProductStopped"] * 2, within_s=WITHIN_S)
         # Further events are no reason to try again.
         publish(mesh, ORDERS, range(40, 50), partition=1)
-        assert not eventually(lambda: len(told.events) > 1, within_s=10 * LOOK_AGAIN_S)
+        assert not eventually(lambda: len(told.events) > 2, within_s=10 * LOOK_AGAIN_S)
     assert fine == [False]
-    assert told.events == ["ProductStopped"]
+    assert told.events == ["ProductStopped"] * 2
     assert len(ids(mesh)) == 20

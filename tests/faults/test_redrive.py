@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyiceberg.manifest import DataFileContent
 
 from headrace.schemas.catalog import load_table
-from headrace.schemas.errors import Held, Unavailable
+from headrace.schemas.errors import Held, ProductStopped, Unavailable
 from headrace.sinks.hold import hold
+from headrace.sinks.holdings import Holdings
 from headrace.sinks.landing import Step
-from headrace.sinks.redriving import Wish
+from headrace.sinks.redriving import Wish, place_of
 from headrace.streams.history import find_ledger, last_rows, read_ledger
 from headrace.streams.ledger import PROPERTY_KEY, REDRIVE_KEY
 from tests.support.faulty import CommitFault, Crash
+from tests.support.position_deletes import delete_positions
 from tests.support.redriving import REASON, Bench
 from tests.support.workers import At
 
@@ -69,6 +73,59 @@ def test_letters_that_were_sent_again_and_again_count_once_in_any_portions(bench
     tally = bench.redrive(portion=3)
     assert (tally.put_back, tally.held) == (len(bench.log.letters()), 0)
     assert_put_back(bench)
+
+
+@pytest.mark.parametrize(
+    "other", [{"topic_id": "made-anew"}, {"generation": 2}, {"timed": False}], ids=["topic", "generation", "untimed"]
+)
+@pytest.mark.parametrize("portion", [1, 1_000])
+def test_letters_of_another_topic_at_the_same_offsets_stand_in_nobodys_way(
+    bench: Bench, other: dict[str, Any], portion: int
+) -> None:
+    own = list(bench.box.kept)
+    bench.box.kept = [each for kept in own for each in (replace(kept, **other), kept, replace(kept, **other))]
+    assert bench.redrive(portion=portion).put_back == len(own)
+    assert bench.redrive(portion=portion).untimed == 0, "their rows are there: nobody should publish them anew"
+    assert_put_back(bench)
+
+
+def test_a_table_is_scanned_once_however_often_sinks_commit_behind_the_letters(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, events=24)
+    with pytest.raises(Crash):
+        bench.worker(At(Step.LANDED, 2, crash)).run()
+    ledger, holdings = read_ledger(bench.table, bench.product), Holdings(bench.product)
+    assert ledger is not None
+    rows = [(p, offset) for p, offset, _ in bench.rows()]
+    asked = frozenset([*rows[:3], *(place_of(kept.letter) for kept in bench.box.kept[:2])])
+    assert holdings.among(asked, bench.table, ledger) == set(rows[:3])
+    for file in (tmp_path / "warehouse").rglob("data/*.parquet"):
+        file.rename(file.with_suffix(".away"))
+    bench.worker().run()
+    assert holdings.among(asked - set(rows[:1]), bench.table, ledger) == set(rows[1:3])
+    # What no scan has looked for, and what is no batch of a sink, has to be looked for.
+    for file in (tmp_path / "warehouse").rglob("data/*.away"):
+        file.rename(file.with_suffix(".parquet"))
+    assert holdings.among(frozenset(rows[:4]), bench.table, ledger) == set(rows[:4])
+    bench.redrive()
+    assert holdings.among(asked, bench.table, ledger) == asked
+
+
+def test_a_row_that_another_engine_has_deleted_comes_back_with_its_letter(bench: Bench) -> None:
+    bench.redrive()
+    file = next(iter(bench.table.scan("_kafka_partition = 0 and _kafka_offset = 3").plan_files())).file
+    delete_positions(bench.table, file, range(file.record_count))
+    assert len(bench.rows()) == len(bench.log.all_rows()) - file.record_count
+    assert bench.redrive().put_back == file.record_count
+    assert_put_back(bench)
+
+
+def test_rows_that_another_engine_has_deleted_by_their_values_stop_it(bench: Bench) -> None:
+    file = next(iter(bench.table.scan().plan_files())).file
+    delete_positions(bench.table, file, [0], DataFileContent.EQUALITY_DELETES)
+    before = bench.table.metadata.current_snapshot_id
+    with pytest.raises(ProductStopped, match="deleted rows by their values"):
+        bench.redrive()
+    assert bench.table.metadata.current_snapshot_id == before
 
 
 def test_only_what_is_asked_for_is_put_back(bench: Bench) -> None:

@@ -19,7 +19,7 @@ from tests.support.meshes import ORDERS, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pyiceberg.catalog import Catalog
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def trickle(mesh: Mesh) -> Iterator[threading.Event]:
-    """A producer that never pauses for as long as a poll waits."""
+def trickle(mesh: Mesh) -> Iterator[Callable[[], None]]:
+    """A producer that never pauses for as long as a poll waits; what is yielded ends it, its last event included."""
     stop = threading.Event()
 
     def produce() -> None:
@@ -40,13 +40,20 @@ def trickle(mesh: Mesh) -> Iterator[threading.Event]:
             number += 1
 
     thread = threading.Thread(target=produce, daemon=True)
+
+    def end() -> None:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
     thread.start()
-    yield stop
-    stop.set()
-    thread.join(30)
+    yield end
+    end()
 
 
-def test_a_sink_catches_up_with_the_start_while_others_go_on_publishing(mesh: Mesh, trickle: threading.Event) -> None:
+def test_a_sink_catches_up_with_the_start_while_others_go_on_publishing(
+    mesh: Mesh, trickle: Callable[[], None]
+) -> None:
     product = mesh.product(ORDERS)
     send(mesh, product.topic, events(mesh, product, map(order, range(100))))
     done = threading.Event()
@@ -57,9 +64,9 @@ def test_a_sink_catches_up_with_the_start_while_others_go_on_publishing(mesh: Me
         done.set()
 
     threading.Thread(target=run, daemon=True).start()
-    assert done.wait(60), "it never catches up while anybody publishes"
+    assert done.wait(180), "it never catches up while anybody publishes"
     assert sinks[0].rows(ORDERS) >= 100
-    trickle.set()
+    trickle()
     caught_up(mesh)
     assert_exactly_once(mesh)
 

@@ -149,6 +149,41 @@ def test_letters_are_listed_shown_and_put_back_once(early: Mesh, capsys: pytest.
     assert_exactly_once(mesh, ORDERS)
 
 
+def test_no_byte_of_a_letter_stands_anywhere_but_in_its_topic(mesh: Mesh, capfd: pytest.CaptureFixture[str]) -> None:
+    key, value, header = canaries = ("canary-key", "canary-value", "canary-header")
+    topics = (mesh.product(ORDERS).topic, mesh.product(ORDERS).dead_letter_topic)
+    ((_, sound),) = events(mesh, mesh.product(ORDERS), [{**order(1), "id": value}])
+    assert sound is not None
+    unknown = (2**31).to_bytes(5, "big") + sound[5:]
+    early = encoded(LATER_SCHEMA, registered_by_others(mesh), {**order(2), "id": value, "note": value})
+    producer = Producer(mesh.environment.kafka_config())
+    for topic, poison in [*((topics[0], each) for each in (sound[:-2], unknown, early, value)), (topics[1], value)]:
+        # What others write into the topic of letters may be no letter, or one with numbers that no topic has.
+        forged = [("headrace.reason", key), ("headrace.topic-id", "t"), ("headrace.partition", "9" * 99)]
+        headers = [("trace", header), *(forged if topic == topics[1] else ())]
+        producer.produce(topic, poison, key, 0, headers=[*headers, ("headrace.offset", "9" * 99)])
+    producer.produce(topics[0], None, key, 0)
+    assert producer.flush(WAIT_S) == 0
+    sink = caught_up(mesh)
+    assert sink.outcomes == {ORDERS: True}
+    words = [["list", ORDERS], ["list", ORDERS, "--format", "json"], ["redrive", ORDERS, "--yes"]]
+    words += [["show", ORDERS, f"0:{offset}", "--format", form] for offset in range(5) for form in ("json", "table")]
+    assert [headrace(mesh, "dlq", *each) for each in words] == [0] * len(words)
+    assert headrace(mesh, "verify", ORDERS) == 0
+    assert headrace(mesh, "sql", "--format", "json", f"SELECT * FROM {ORDERS}__dlq") == 0
+    told = capfd.readouterr()
+    assert "5 dead letters of shop.orders" in told.out
+    files = [file for file in mesh.root.rglob("*") if file.is_file()]
+    assert any("orders__dlq" in str(file) for file in files)
+    for canary in canaries:
+        assert canary not in told.out + told.err + repr(sink.logs)
+        assert [file for file in files if canary.encode() in file.read_bytes()] == []
+    # The topic of letters has them all, and so has who asks for them.
+    assert headrace(mesh, "dlq", "show", ORDERS, "0:3", "--unmasked", "--format", "json") == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert (bytes.fromhex(shown["key"]), bytes.fromhex(shown["value"])) == (key.encode(), value.encode())
+
+
 def test_redrives_beside_a_sink_and_behind_a_roll_back(early: Mesh) -> None:
     mesh = amended(early)
     product = mesh.product(ORDERS)

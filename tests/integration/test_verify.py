@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
 
 from headrace.governance.marks import Gone
 from headrace.governance.verify import Audit, verify
@@ -307,6 +308,52 @@ def test_events_and_rows_that_come_meanwhile_are_not_judged(bench: Bench) -> Non
 
     assert bench.found(tell) == {0: {"newer": 1}, 1: {}}
     assert bench.found() == {0: {"pending": [4]}, 1: {}}
+
+
+def test_rows_of_a_partition_that_was_added_meanwhile_are_not_judged(bench: Bench) -> None:
+    bench.produce([0, 1])
+    bench.append(0, 1)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if len(told) == 1:  # before the table is read, behind the look at the topic
+            admin = AdminClient({**bench.config})
+            admin.create_partitions([NewPartitions(bench.topic, 3)])[bench.topic].result(WAIT_S)
+            bench.produce([0, 1], partition=2)
+            bench.append(0, 1, partition=2)
+
+    assert bench.found(tell) == {0: {}, 1: {}, 2: {"newer": 2}}
+    assert bench.found() == {0: {}, 1: {}, 2: {}}
+
+
+def test_rows_that_no_sink_could_have_written_prove_nothing(bench: Bench) -> None:
+    bench.produce([0, 1])
+    bench.append(0, 1)
+    bench.record()
+    assert bench.verify().holds
+    bench.append(-5)
+    bench.append(0, partition=7)
+    bench.append(0, partition=-1)
+    bench.append(-1, partition=-1, generation=-1)
+    bench.append(0, generation=0)
+    bench.append(3, generation=9)
+    audit = bench.verify()
+    assert not audit.holds
+    strange = {(v.generation, v.partition): v.foreign.count for v in audit.products[0].verdicts if v.foreign}
+    assert strange == {(1, 0): 1, (1, 7): 1, (1, -1): 1, (-1, -1): 1, (0, 0): 1, (9, 0): 1}
+    held = {(v.generation, v.partition): v.held for v in audit.products[0].verdicts if v.held}
+    assert held == {(1, 0): 2}
+
+
+def test_a_letter_of_an_absurd_place_is_none(bench: Bench) -> None:
+    bench.produce([0, 1])
+    bench.append(0)
+    bench.letter(1)
+    bench.letter(10**30)
+    bench.letter(-1)
+    bench.letter(1, partition=10**30)
+    assert bench.found() == {0: {"dead_lettered": 1}, 1: {}}
 
 
 def test_an_open_transaction_is_not_waited_for(bench: Bench) -> None:

@@ -61,8 +61,10 @@ class _Deleting(_FastAppendFiles):
         return [writer.to_manifest_file(), *super()._manifests()]
 
 
-def delete_positions(table: Table, file: DataFile, positions: Sequence[int]) -> None:
-    """Delete rows of one data file by their positions in it."""
+def delete_positions(
+    table: Table, file: DataFile, positions: Sequence[int], content: DataFileContent = DataFileContent.POSITION_DELETES
+) -> None:
+    """Delete rows of one data file by their positions in it; or pretend to delete rows by their values."""
     schema = pa.schema(
         [
             pa.field("file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": _PATH_ID}),
@@ -74,13 +76,13 @@ def delete_positions(table: Table, file: DataFile, positions: Sequence[int]) -> 
     with output.create() as stream:
         pq.write_table(pa.table([[file.file_path] * len(positions), list(positions)], schema=schema), stream)
     delete_file = DataFile.from_args(
-        content=DataFileContent.POSITION_DELETES,
+        content=content,
         file_path=path,
         file_format=FileFormat.PARQUET,
         partition=file.partition,
         record_count=len(positions),
         file_size_in_bytes=len(output),
-        equality_ids=None,
+        equality_ids=[1] if content is DataFileContent.EQUALITY_DELETES else None,
         key_metadata=None,
         sort_order_id=None,
     )

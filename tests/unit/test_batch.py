@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace.schemas.errors import Bug
 from headrace.sinks.batch import Batch, Chunk, Limits
-from headrace.streams.frames import Frame
+from headrace.streams.frames import Frame, packed_headers
 from headrace.streams.ledger import Range
 
 NONE_YET: Future[Chunk] = Future()
@@ -47,6 +48,29 @@ def test_age_counts_from_the_first_message() -> None:
     assert batch
     assert not batch.due(limits, 109.9)
     assert batch.due(limits, 110.0)
+
+
+def test_after_a_scattered_batch_the_next_one_waits_for_as_long_as_it_may() -> None:
+    limits = Limits(age_s=1, scattered_age_s=30)
+    assert limits.after(17, 17 * (1 << 20) - 1).age_s == 30
+    # Few files, or files that are large enough, or no file at all.
+    for files, size_bytes in ((16, 16_000), (17, 17 * (1 << 20)), (0, 0)):
+        assert limits.after(files, size_bytes) == limits
+    # The contract's latency may be the shorter one.
+    assert Limits(age_s=60, scattered_age_s=30).after(100, 1_000).age_s == 60
+    # What bounds memory stays.
+    assert limits.after(100, 1_000).bytes == limits.bytes
+    assert limits.after(100, 1_000).rows == limits.rows
+
+
+def test_headers_make_a_batch_due_and_are_no_bytes_of_its_messages() -> None:
+    bare = frame(0, 0, 1)
+    headed = replace(bare, headers=packed_headers([[("trace", b"x" * 500)], None]))
+    assert headed.memory_bytes > bare.memory_bytes + 500
+    batch = Batch({0: 0})
+    batch.add(headed, NONE_YET, 0.0)
+    assert batch.bytes == bare.nbytes
+    assert batch.due(Limits(bytes=bare.nbytes + 500), 0.0)
 
 
 def test_rows_and_bytes_make_a_batch_due() -> None:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.table.snapshots import Operation
+from pyiceberg.typedef import Record
 
-from headrace.schemas.errors import Held, ProductStopped
+from headrace.schemas.errors import Held
 from headrace.schemas.product import PartitionField, SortField
 from headrace.schemas.upkeep import Compaction
+from headrace.sinks.files import Written, write_file
 from headrace.sinks.hold import hold
-from headrace.sinks.upkeep import rewriting
+from headrace.sinks.upkeep import file_rows, rewriting
 from headrace.sinks.upkeep.compaction import UPKEEP_NOTE, Compactor, compact_once
+from headrace.sinks.upkeep.file_rows import FileRows
 from headrace.streams.history import read_ledger
 from tests.support.compacting import SMALL, compacted, live, once
 from tests.unit.test_partitioned_tables import EMPTY, FULL, events, lake_of, lay_out
@@ -190,26 +193,45 @@ def test_a_held_product_rests(tmp_path: Path) -> None:
         once(lake)
 
 
-def test_a_file_that_holds_other_rows_than_its_manifest_says_is_left(tmp_path: Path) -> None:
-    lake = lake_of(tmp_path, [])
-    for _ in range(4):
-        lake.add(events(lake, {"id": 1}))
-    path = live(lake)[0].file_path.removeprefix("file://")
-    pq.write_table(pq.read_table(path).slice(0, 0), path)
-    place = lake.table.metadata_location
-    with pytest.raises(ProductStopped, match="data files hold 3 rows"):
-        once(lake)
-    assert lake.reload().metadata_location == place
+@pytest.mark.parametrize("orders", [[], [SortField("id")]])
+def test_files_without_rows_become_one(tmp_path: Path, orders: list[SortField]) -> None:
+    lake = lake_of(tmp_path, [], orders)
+    for _ in range(3):
+        file = write_file(lake.table, (), Record(), None, lake.product)
+        staged, lake.ledger = lake.staged(Written.for_(lake.table, (file,)), 0)
+        lake.send(staged)
+        lake.reload()
+    assert compacted(lake).rows == 0
+    assert once(lake) is None
 
 
-def test_a_damaged_file_is_named_and_nothing_is_committed(tmp_path: Path) -> None:
+def test_zero_and_minus_zero_are_two_partitions(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path, [("price.amount", "identity")])
+    for _ in range(3):
+        lake.add(events(lake, *({"id": 1, "price": {"currency": "EUR", "amount": zero}} for zero in (0.0, -0.0))))
+    assert compacted(lake).into == 2
+    assert sorted(str(file.partition[0]) for file in live(lake)) == ["-0.0", "0.0"]
+
+
+def test_bounds_of_a_file_of_several_row_groups_hide_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = lake_of(tmp_path, [])
-    for _ in range(4):
-        lake.add(events(lake, {"id": 1}))
-    with open(live(lake)[0].file_path.removeprefix("file://"), "r+b") as file:  # noqa: PTH123
-        file.truncate(100)
-    with pytest.raises(ProductStopped, match="a data file cannot be read"):
-        once(lake)
+    for mail in ("a", "z" * 5_000, "b"):
+        lake.add(events(lake, {"id": 1, "mail": mail}))
+    monkeypatch.setattr(rewriting, "ROW_GROUP_ROWS", 1)
+    compacted(lake)
+    assert lake.count("mail > 'y'") == len(lake.table.scan("mail > 'y'").to_arrow()) == 1
+
+
+def test_a_file_is_read_in_batches_that_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its compressed size is, and however its row groups were cut."""
+    lake = lake_of(tmp_path, [])
+    lake.add(events(lake, *({"id": n, "mail": "m" * 1_000} for n in range(3_000))))
+    monkeypatch.setattr(file_rows, "BATCH_BYTES", 100_000)
+    reader = FileRows(lake.table)
+    sizes = [[batch.num_rows for batch in reader.of(live(lake)[0])] for _ in range(2)]
+    assert sizes[0][0] == file_rows.FIRST_ROWS
+    assert max(sizes[1]) <= 100
+    assert sum(sizes[0]) == sum(sizes[1]) == 3_000
 
 
 def test_it_gives_up_when_it_is_ended(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,20 @@ def test_no_letters_are_said_in_a_sentence(bench: Bench) -> None:
     out = io.StringIO()
     show_letters(look_at_letters(bench.catalog(), bench.product, [], Wish(), 20), out)
     assert out.getvalue() == "shop.orders has no dead letters\n"
+    out = io.StringIO()
+    show_letters(look_at_letters(bench.catalog(), bench.product, [bench.box.kept], Wish("unkown-schema"), 20), out)
+    assert out.getvalue() == "shop.orders has no dead letters of reason unkown-schema\n", "it has others"
+
+
+def test_of_repeats_the_last_reason_counts_in_any_portions(bench: Bench) -> None:
+    kept = bench.box.kept
+    later = [replace(each, letter=replace(each.letter, reason="undecodable")) for each in kept[:3]]
+    for portions in ([[*kept, *later]], [kept, later], [[each] for each in (*kept, *later)]):
+        letters = look_at_letters(bench.catalog(), bench.product, portions, Wish(), 2)
+        by_reason: Counter[str] = Counter()
+        for (reason, _), count in letters.counts.items():
+            by_reason[reason] += count
+        assert by_reason == {"undecodable": 3, REASON: len(kept) - 3}
 
 
 def test_a_letter_is_shown_with_its_bytes_only_if_asked(bench: Bench) -> None:

@@ -104,3 +104,57 @@ def test_two_workers_expire_in_turns(tmp_path: Path) -> None:
     lists = {name_of(snapshot.manifest_list) for snapshot in table.metadata.snapshots}
     # The one that was refused left its manifest list behind; the sweep finds it.
     assert scene.files(".avro") > lists
+
+
+@pytest.mark.parametrize("fault", [CommitFault.REPLY_LOST, CommitFault.TWICE])
+def test_a_landed_snapshot_that_expired_before_anybody_asked_is_not_landed_again(
+    tmp_path: Path, fault: CommitFault
+) -> None:
+    """The history does not name it any more, but the ledger has moved: the batch is given up."""
+    scene = Scene(tmp_path)
+    one, _ = scene.worker()
+    other, _ = scene.worker()
+
+    def fail() -> None:
+        scene.catalog.fault = fault
+
+    def overtake(step: Step) -> None:
+        at_commit(step)
+        if step is Step.OUTCOME and scene.catalog.fault is None and not overtaken:
+            overtaken.append(load_table(scene.catalog, scene.product).metadata.current_snapshot_id)
+            other.run()
+
+    overtaken: list[int | None] = []
+    at_commit = At(Step.COMMIT, 1, fail)
+    one.observe = overtake
+    one.run()
+    assert one.stale
+    table = load_table(scene.catalog, scene.product)
+    assert table.metadata.snapshot_by_id(overtaken[0] or 0) is None
+    assert rows_in(scene.catalog, scene.product) == scene.log.rows()
+
+
+def test_a_landing_that_waited_for_a_day_writes_its_files_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile a sweep has deleted what it had written."""
+    scene = Scene(tmp_path)
+    worker, deletion = scene.worker()
+
+    def fail() -> None:
+        scene.catalog.fault = CommitFault.LOCKED
+
+    def wait(step: Step) -> None:
+        at_commit(step)
+        if step is Step.OUTCOME and at_commit.done and not waited:
+            waited.append(True)
+            scene.now_s += 4 * 86_400
+            deletion.look(load_table(scene.catalog, scene.product), sweep=True)
+            scene.now_s += GRACE_S
+            assert deletion.look(load_table(scene.catalog, scene.product)).deleted > 0
+            monkeypatch.setattr("headrace.sinks.files.time.time", lambda: scene.now_s)
+
+    waited: list[bool] = []
+    at_commit = At(Step.COMMIT, LEAST_KEPT + 2, fail)
+    worker.observe = wait
+    worker.run()
+    assert waited
+    assert rows_in(scene.catalog, scene.product) == scene.log.rows()

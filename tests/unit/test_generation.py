@@ -11,7 +11,8 @@ from headrace.schemas.errors import DamagedLedger, ProductStopped, Unavailable
 from headrace.sinks.generation import Succession, accept_topic, find_succession
 from headrace.sinks.repair import plan_repair
 from headrace.streams.admin import Watermarks
-from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Accepted, Ledger, Position, trusted_property
+from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Accepted, Ledger, Position
+from headrace.streams.walk import trusted_property
 from tests.support.faulty import CommitFault
 from tests.support.rewinding import Broker, Shop
 from tests.support.workers import TOPIC_ID
@@ -61,7 +62,7 @@ def test_there_is_nothing_to_accept_where_the_ids_agree_or_nothing_was_committed
 
 def test_what_was_accepted_as_lost_stays_with_the_old_topic(shop: Shop) -> None:
     known = Ledger(TOPIC_ID, 4, {0: Position(9, 3)}, {}, {}, {0: (Accepted(4, 9, 1),)})
-    found = Succession(known, "a-new-topic", {0: Watermarks(0, 0)})
+    found = Succession(known, "a-new-topic", {0: Watermarks(0, 0)}, 5)
     assert found.known.accepted
     shop.land(4)
     succession = found_in(shop)
@@ -169,3 +170,33 @@ def test_rows_of_a_later_generation_contradict_a_property() -> None:
     assert trusted_property(ledger.to_json(), {0: 3}).positions == ledger.positions
     with pytest.raises(DamagedLedger):
         trusted_property(ledger.to_json(), {0: 5}, 2)
+
+
+def rolled_back_by_others(shop: Shop, snapshot_id: int) -> None:
+    shop.table().manage_snapshots().rollback_to_snapshot(snapshot_id).commit()
+
+
+def test_a_generation_of_another_topic_is_never_taken_again(shop: Shop) -> None:
+    """Taken back over the border and made anew once more: the snapshots that were left tell of the second topic."""
+    first = shop.land(4)
+    second = found_in(shop)
+    assert second is not None
+    left = accepted(shop, second)
+    assert left is not None
+    rolled_back_by_others(shop, first)
+    third = Broker("a-third-topic", ANEW.marks)
+    found = found_in(shop, third)
+    assert found is not None
+    assert found.generation == 3
+    accepted(shop, found, third)
+    assert shop.ledger().generation == 3
+
+
+def test_a_topic_that_the_table_followed_before_keeps_its_generation(shop: Shop) -> None:
+    first = shop.land(4)
+    for _ in range(2):
+        found = found_in(shop)
+        assert found is not None
+        accepted(shop, found)
+        assert (shop.ledger().topic_id, shop.ledger().generation) == ("a-new-topic", 2)
+        rolled_back_by_others(shop, first)

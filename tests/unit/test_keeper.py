@@ -248,7 +248,7 @@ def test_a_products_keeper_compacts_and_looks_after_files(lake: Lake, monkeypatc
         lake.add(events(number))
     pipeline = Pipeline("landing")
     keeper = keeping(lake.product, lake.catalog, Sightings())(pipeline.submit)
-    assert [task.name for task in keeper.tasks] == ["compaction", "deletion"]
+    assert [task.name for task in keeper.tasks] == ["compaction", "deletion", "deletion of letters"]
     keeper.landed(Landed(1, lake.ledger, 1), [0])
     assert eventually(lambda: len(list(lake.reload().scan().plan_files())) == 1)
     assert ids(lake) == list(range(10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,18 +21,20 @@ from headrace.streams.ledger import (
     Ledger,
     Position,
     Range,
-    Walk,
     gaps,
-    trusted_property,
-    walk,
 )
+from headrace.streams.walk import Walk, trusted_property, walk
 
 EXAMPLES = settings(max_examples=100, deadline=None)
 OFFSETS = st.integers(0, 2**62)
 ROWS = st.none() | OFFSETS
 PARTITIONS = st.integers(0, 500)
+LAST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 ACCEPTED = st.lists(
-    st.builds(Accepted, OFFSETS, OFFSETS, OFFSETS), min_size=1, max_size=3, unique_by=lambda gap: gap.first
+    st.builds(Accepted, OFFSETS, OFFSETS, st.integers(0, LAST_S)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda gap: gap.first,
 )
 LEDGERS = st.builds(
     Ledger,
@@ -139,6 +142,9 @@ DAMAGED = [
     '{"v":1,"topic":"t","generation":1,"positions":{},"added":{},"accepted":{"0":[5]}}',
     '{"v":1,"topic":"t","generation":1,"positions":{},"added":{},"accepted":{"0":[[5,7]]}}',
     '{"v":1,"topic":"t","generation":1,"positions":{},"added":{},"accepted":{"0":[[5,7,"x"]]}}',
+    '{"v":1,"topic":"t","generation":1,"positions":{},"added":{},"accepted":{"0":[[5,7,253402300800]]}}',
+    '{"v":1,"topic":"t","generation":1,"positions":{"0":[9223372036854775808,null]},"added":{}}',
+    "[" * 100_000,
 ]
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from pyiceberg.types import BinaryType
+from pyiceberg.types import BinaryType, LongType, StringType
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.catalog import identifier_of, load_table
-from headrace.schemas.errors import Bug, NotApplied
+from headrace.schemas.errors import Bug, NotApplied, ProductStopped
 from headrace.schemas.product import Domain
 from headrace.selfserve.resources.letter_table import LetterTable as Resource
-from headrace.sinks import deadletters
+from headrace.sinks import deadletters, letter_table
 from headrace.sinks.batch import Letter
 from headrace.sinks.commit import stage
 from headrace.sinks.deadletters import DeadLetters
@@ -23,9 +24,13 @@ from headrace.sinks.draft import Draft
 from headrace.sinks.letter_table import LETTER_SCHEMA, LETTERS_OF, LetterTable, filed
 from headrace.streams.ledger import Ledger
 from tests.support.lake import Lake, product_of
+from tests.support.position_deletes import delete_positions
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table.update.schema import UpdateSchema
 
     from headrace.selfserve.resources.clients import Clients
     from headrace.streams.admin import Admin
@@ -129,6 +134,46 @@ def test_a_column_that_somebody_has_added_stays_empty(lake: Lake) -> None:
     assert load_table(lake.catalog, filed(lake.product)).scan().to_arrow()["note"].to_pylist() == [None, None]
 
 
+def rename_a_column(update: UpdateSchema) -> None:
+    update.rename_column("_kafka_offset", "offset")
+
+
+def drop_a_column(update: UpdateSchema) -> None:
+    update.delete_column("topic_id")
+
+
+def add_a_required_column(update: UpdateSchema) -> None:
+    update.add_column("note", StringType(), required=True, default_value="none")
+
+
+CHANGES = {"_kafka_offset": rename_a_column, "topic_id": drop_a_column, "note": add_a_required_column}
+
+
+@pytest.mark.parametrize("column", CHANGES)
+def test_a_table_whose_columns_somebody_has_changed_is_told_of(lake: Lake, column: str) -> None:
+    register = LetterTable(lake.catalog, lake.product, lambda: NOW)
+    register.send(LETTERS[:1], LEDGER)
+    with load_table(lake.catalog, filed(lake.product)).update_schema(allow_incompatible_changes=True) as update:
+        CHANGES[column](update)
+    with pytest.raises(ProductStopped, match=column) as stopped:
+        register.send(LETTERS, LEDGER)
+    assert stopped.value.where == "table shop.orders__dlq"
+    wanted, clients = resource(lake)
+    (changed,) = wanted.diff(wanted.read(clients))
+    assert (changed.kind, changed.cause) == ("never", "letter-table-columns")
+    assert column in changed.why
+
+
+def test_a_column_that_is_gone_or_wider_stops_nothing(lake: Lake) -> None:
+    register = LetterTable(lake.catalog, lake.product, lambda: NOW)
+    register.send(LETTERS[:1], LEDGER)
+    with load_table(lake.catalog, filed(lake.product)).update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("reason")
+        update.update_column("_kafka_partition", LongType())
+    register.send(LETTERS, LEDGER)
+    assert len(load_table(lake.catalog, filed(lake.product)).scan().to_arrow()) == 2
+
+
 def test_rows_without_a_ledger_are_for_tables_that_have_none(lake: Lake) -> None:
     file = object()
     with pytest.raises(Bug):
@@ -149,3 +194,23 @@ def test_a_post_opens_no_producer_before_the_first_letter_and_none_without_a_top
         post.send(LETTERS, LEDGER)
     post.close()
     assert (missing.value.where, opened) == ("shop.orders.dlq", [])
+
+
+def test_small_files_become_one_and_letters_that_somebody_has_deleted_do_not_come_back(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letter_table, "_COMPACTED_EACH", 1)
+    register = LetterTable(lake.catalog, lake.product, lambda: NOW)
+
+    def files() -> list[DataFile]:
+        return [task.file for task in load_table(lake.catalog, filed(lake.product)).scan().plan_files()]
+
+    for offset in range(8):
+        register.send([replace(LETTERS[0], offset=offset)], LEDGER)
+    assert [file.record_count for file in files()] == [8]
+    delete_positions(load_table(lake.catalog, filed(lake.product)), files()[0], [3])
+    for offset in range(8, 20):
+        register.send([replace(LETTERS[0], offset=offset)], LEDGER)
+    assert len(files()) == 13
+    rows = load_table(lake.catalog, filed(lake.product)).scan().to_arrow()
+    assert sorted(rows["_kafka_offset"].to_pylist()) == [*range(3), *range(4, 20)]

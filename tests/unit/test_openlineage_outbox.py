@@ -137,6 +137,15 @@ def test_a_sink_that_goes_on_after_a_fault_has_a_run_of_its_own(outbox: Outbox) 
     assert end.counts == Counts()
 
 
+def test_a_sink_that_is_tried_again_in_vain_has_no_second_run(outbox: Outbox) -> None:
+    outbox.running(PRODUCT)
+    outbox.ended(PRODUCT, FAULT)
+    outbox.ended(PRODUCT, FAULT)
+    assert states(taken(outbox)) == ["START", "FAIL"]
+    outbox.ended(PRODUCT, FAULT)
+    assert outbox.owed() == 0
+
+
 def test_a_fault_before_it_ran_is_a_run_and_a_stop_before_is_none(outbox: Outbox) -> None:
     outbox.ended(PRODUCT, None)
     outbox.ended(OTHER, FAULT)

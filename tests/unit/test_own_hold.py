@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,26 @@ def test_it_ends_however_the_command_ends(shop: Shop, failure: type[BaseExceptio
 
     with pytest.raises(failure):
         command()
+    assert held(shop) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_when_the_command_is_told_to_end(shop: Shop, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), own_hold(shop.catalog, shop.product, "headrace rollback"):
+        signal.raise_signal(number)
+    assert held(shop) is None
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_ends_nothing(shop: Shop) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with own_hold(shop.catalog, shop.product, "headrace rollback") as own:
+            signal.raise_signal(signal.SIGHUP)
+            assert own
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert held(shop) is None
 
 

@@ -151,6 +151,15 @@ def test_of_an_earlier_generation_only_doubles_are_told() -> None:
     assert judge_earlier((1, 1), [plain(5, 9)]).holds
 
 
+def test_no_event_ever_had_an_offset_below_zero() -> None:
+    """So no row with one, or with none at all, passes for one that Kafka no longer keeps."""
+    assert found(log_of(5, 6, start=5), plain(-1, 5, 6)) == {"foreign": [-1]}
+    assert found(log_of(0, 2, compacted=True), plain(-7, 0, 1, 2)) == {"foreign": [-7], "beyond_retention": 1}
+    verdict = judge_earlier((0, 1), [plain(-1, -1), plain(3)])
+    assert (verdict.rows, verdict.held, verdict.foreign.kept, verdict.doubled.kept) == (3, 1, ((-1, -1),), ((-1, -1),))
+    assert not verdict.holds
+
+
 def test_spans() -> None:
     assert list(spans(longs())) == []
     assert list(spans(longs(3, 4, 5, 9))) == [(3, 5), (9, 9)]
@@ -163,8 +172,9 @@ def reference(whole: Whole, rows: list[Pair], letters: list[int], skips: Sequenc
     pairs = zip(whole.events.offsets.tolist(), whole.events.timestamps_ms.tolist(), strict=True)
     events, counted = set(pairs), Counter(rows)
     at = {offset for offset, _ in events}
-    gone = {pair for pair in counted if pair[0] < log.start}
-    compacted = {pair for pair in set(counted) - gone if pair[0] < log.end and pair[0] not in at and log.compacted}
+    gone = {pair for pair in counted if 0 <= pair[0] < log.start}
+    inside = {pair for pair in set(counted) - gone if 0 <= pair[0] < log.end}
+    compacted = {pair for pair in inside if pair[0] not in at and log.compacted}
     newer = {pair for pair in set(counted) - gone if log.end <= pair[0] < log.ceiling}
     held = events & set(counted)
     foreign = set(counted) - gone - compacted - newer - held
@@ -215,7 +225,7 @@ def pieces(of: Marks, edges: list[int]) -> Iterator[Marks]:
 
 small = st.integers(0, 12)
 stamps = st.sampled_from([-1, 0, 1])
-rows_of = st.lists(st.tuples(small, stamps), max_size=25)
+rows_of = st.lists(st.tuples(st.integers(-2, 12), stamps), max_size=25)
 edges = st.lists(small, max_size=5)
 
 

@@ -17,15 +17,17 @@ from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files
 from pyiceberg.types import StringType
 
 from headrace.schemas.errors import ProductStopped, Unavailable, UserError
+from headrace.schemas.upkeep import Tier, Upkeep
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.landing import Step
-from headrace.sinks.past_snapshots import by_id, past_snapshots
-from headrace.sinks.replay_boundary import BRANCH, Boundary, Extent, Fate, Note, note_of
-from headrace.sinks.replay_cut import begin_branch, cut_branch, rows_that_stay
+from headrace.sinks.past_snapshots import ancestors_of, by_id, past_snapshots
+from headrace.sinks.replay_boundary import BRANCH, Boundary, Extent, Fate, Note, changes_since, note_of
+from headrace.sinks.replay_cut import Cutting, begin_branch, cut_branch, rows_that_stay
 from headrace.sinks.replay_plan import abandon, plan_replay
 from headrace.sinks.replay_swap import check_unchanged, swap
 from headrace.sinks.rollback import Way, land_rollback, plan_rollback
+from headrace.sinks.upkeep.expiry import Expiry
 from headrace.streams.admin import Watermarks
 from headrace.streams.ledger import Accepted, Ledger, Position
 from tests.support.faulty import CommitFault
@@ -121,6 +123,14 @@ def test_the_ledger_at_the_boundary_forgets_what_lies_behind_it() -> None:
     assert Boundary(1, {0: 0, 1: 9}).ledger(now, {}).accepted == {}
 
 
+def test_a_partition_that_came_after_the_plan_keeps_its_place() -> None:
+    """Its rows are on the branch from the beginning: read again, they would be doubled."""
+    now = Ledger("t", 1, {0: Position(9, 8), 1: Position(7, 6)}, {}, {}, {1: (Accepted(2, 4, 1),)})
+    then = Boundary(1, {0: 3}).ledger(now, {0: 2})
+    assert then.positions == {0: Position(3, 2), 1: Position(7, 6)}
+    assert then.accepted == {1: (Accepted(2, 4, 1),)}
+
+
 def test_a_note_comes_back_as_it_was() -> None:
     note = Note("earliest", Boundary(3, {0: 5, 11: 2**40}), 2**60, cut=True)
     assert Note.from_json(note.to_json()) == note
@@ -162,6 +172,25 @@ def test_rows_that_others_deleted_below_the_boundary_do_not_come_back(shop: Shop
     shop.table().delete("_kafka_offset = 1")
     begun(shop)
     assert rows_of(shop, BRANCH) == [row for row in below(shop, FIRST, 8) if row[1] != 1]
+
+
+def test_a_branch_that_was_begun_anew_is_not_cut_as_the_one_before(shop: Shop) -> None:
+    shop.land(8)
+    begin_branch(shop.catalog, shop.product, noted(shop, {0: 0, 1: 0}))
+    cutting = Cutting(shop.product, lambda _: None)
+
+    def late(table: Table) -> Draft | None:
+        draft = cutting.draft(table)
+        if BRANCH not in restarted:
+            restarted.append(BRANCH)
+            abandon(shop.catalog, shop.product)
+            begin_branch(shop.catalog, shop.product, noted(shop, FIRST))
+        return draft
+
+    restarted: list[str] = []
+    land(shop.catalog, shop.product, late)
+    assert rows_of(shop, BRANCH) == below(shop, FIRST, 8)
+    assert {p: at.next for p, at in shop.ledger(BRANCH).positions.items()} == FIRST
 
 
 def test_a_replay_from_begin_to_end(shop: Shop) -> None:
@@ -300,6 +329,12 @@ def deleted(shop: Shop) -> None:
     shop.table().delete("_kafka_offset = 1")
 
 
+def overwritten(shop: Shop) -> None:
+    table = shop.table()
+    rows = table.scan("_kafka_offset = 1").to_arrow()
+    table.overwrite(rows, "_kafka_offset = 1")
+
+
 def rolled_back(shop: Shop) -> None:
     table = shop.table()
     oldest = past_snapshots(table.metadata)[-1]
@@ -332,6 +367,36 @@ def test_nor_where_the_history_since_was_expired(shop: Shop, change: object) -> 
             check_unchanged(shop.table(), shop.product)
     with pytest.raises(ProductStopped, match="rows that the replay leaves alone"):
         check_unchanged(shop.table(), shop.product)
+
+
+@pytest.mark.parametrize("change", [redriven, deleted, overwritten])
+def test_its_own_expiry_leaves_what_tells_of_a_change(shop: Shop, change: object) -> None:
+    """An update changes no number of rows: nothing else would tell of it."""
+    ready(shop)
+    assert callable(change)
+    change(shop)
+    worker = shop.worker(40)
+    tiers = (Tier(0.0),)
+    worker._desk = replace(worker._desk, expire=Expiry(Upkeep(tiers=tiers)))
+    worker.run()
+    metadata = shop.table().metadata
+    note = note_of(metadata)
+    assert note is not None
+    assert note.base not in {each.snapshot_id for each in ancestors_of(metadata, shop.head())}, "it has expired"
+    with pytest.raises(ProductStopped, match="by snapshot"):
+        check_unchanged(shop.table(), shop.product)
+    assert abandon(shop.catalog, shop.product)
+    assert list(changes_since(shop.table().metadata)) == []
+
+
+def test_what_others_do_on_their_own_branches_is_no_change(shop: Shop) -> None:
+    ready(shop)
+    table = shop.table()
+    table.manage_snapshots().create_branch(shop.head(), "audit").commit()
+    table = shop.table()
+    table.append(table.scan().to_arrow(), branch="audit")
+    assert list(changes_since(shop.table().metadata)) == []
+    check_unchanged(shop.table(), shop.product)
 
 
 def expire_between(shop: Shop) -> None:

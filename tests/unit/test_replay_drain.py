@@ -10,15 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Held, ProductStopped, Unavailable
 from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.selfserve.stack import Endpoints
+from headrace.sinks.batch import Letter
+from headrace.sinks.letter_table import filed
+from headrace.sinks.replay_boundary import BRANCH
 from headrace.sinks.replay_drain import Drain, ReaderUpTo
 from headrace.streams.frames import Frame
 from headrace.streams.reading import Polled
 from tests.support.meshes import ORDER, ORDERS, write_mesh
 from tests.support.rewinding import Shop
+from tests.support.workers import TOPIC_ID, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,6 +108,19 @@ def test_all_else_is_the_readers_own() -> None:
     reader.announce({0: 5})
     reader.close()
     assert tape.calls == ["pause", "resume", "announce {0: 5}", "close"]
+
+
+def test_what_is_refused_today_is_entered_in_the_table_of_dead_letters(tmp_path: Path) -> None:
+    """It may have been a row until now."""
+    shop = Shop.at(tmp_path)
+    shop.land(4)
+    mesh = load_mesh(tmp_path, environment="cluster")
+    with Registry(mesh.environment.registry_config()) as registry:
+        desk = Drain(mesh, shop.product, registry, shop.catalog, print)._desk(Mailbox(), lambda: TOPIC_ID)
+    assert desk.branch == BRANCH
+    desk.register.send([Letter(0, 3, None, "wire-format", b"k", b"v", 5)], shop.ledger())
+    letters = load_table(shop.catalog, filed(shop.product)).scan().to_arrow()
+    assert letters.column("_kafka_offset").to_pylist() == [3]
 
 
 def test_it_never_waits_for_a_hold_that_may_be_its_own(tmp_path: Path) -> None:

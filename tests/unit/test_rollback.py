@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.schemas.errors import DamagedLedger, ProductStopped, Unavailable, UserError
+from headrace.sinks.attempts import land
+from headrace.sinks.draft import Draft
 from headrace.sinks.hold import hold, release
 from headrace.sinks.landing import Step
 from headrace.sinks.past_snapshots import ROLLBACK_KEY, at_moment, by_id, past_snapshots, said_by
@@ -241,6 +244,52 @@ def test_states_are_listed_the_newest_first_with_who_made_them(shop: Shop) -> No
     assert [past.ledger.next(0) if past.ledger else None for past in found] == [4, 8, 8, 4]
 
 
+def expired(shop: Shop, *snapshots: int) -> None:
+    shop.table().maintenance.expire_snapshots().by_ids(list(snapshots)).commit()
+
+
+def test_where_the_history_has_gaps_the_log_tells_what_was_taken_back(shop: Shop) -> None:
+    """Upkeep expires most snapshots: a walk through the parents ends at the first of them."""
+    first, second = shop.land(4), shop.land(8)
+    third = shop.land(12)
+    shop.table().delete("_kafka_offset = 1")
+    deleted = shop.head()
+    gap = shop.land(16)
+    last = shop.land(20)
+    expired(
+        shop,
+        *(
+            each.snapshot_id
+            for each in shop.table().snapshots()
+            if each.snapshot_id not in {first, second, third, deleted, last}
+        ),
+    )
+    assert gap not in {each.snapshot_id for each in shop.table().snapshots()}
+    found = past_snapshots(shop.table().metadata)
+    assert [(past.snapshot_id, past.standing) for past in found] == [
+        (last, "current"), (deleted, "main"), (third, "main"), (second, "main"), (first, "main"),
+    ]  # fmt: skip
+    assert planned(shop, second, Way.REREAD).undone == [deleted]
+    back = rolled_back(shop, second, Way.REREAD)
+    standing = {past.snapshot_id: past.standing for past in past_snapshots(shop.table().metadata)}
+    assert standing == {
+        back: "current", last: "left", deleted: "left", third: "left", second: "main", first: "main",
+    }  # fmt: skip
+    assert planned(shop, deleted, Way.REREAD).undone == []
+    shop.table().manage_snapshots().rollback_to_snapshot(first).commit()
+    assert {past.snapshot_id for past in past_snapshots(shop.table().metadata) if past.standing == "left"} == {
+        back, last, deleted, third, second,
+    }  # fmt: skip
+
+
+def test_what_was_taken_back_is_listed_where_a_catalog_cut_the_log_off(shop: Shop) -> None:
+    first, last = shop.land(4), shop.land(8)
+    back = rolled_back(shop, first, Way.REREAD)
+    metadata = shop.table().metadata
+    cut = metadata.model_copy(update={"snapshot_log": metadata.snapshot_log[-1:]})
+    assert {first, last, back} <= {past.snapshot_id for past in past_snapshots(cut)}
+
+
 def test_a_moment_is_what_main_was_then(shop: Shop) -> None:
     first = shop.land(4)
     shop.land(8)
@@ -292,6 +341,18 @@ def test_skipping_never_goes_back_and_records_each_offset_that_is_left_out(then:
         assert recorded == list(range(first, now.next(partition)))
     assert now.generation == after.generation or same
     assert Ledger.from_json(after.to_json()).positions == dict(after.positions)
+
+
+@pytest.mark.parametrize("way", Way)
+def test_topics_of_one_generation_are_told_apart_by_their_ids(shop: Shop, way: Way) -> None:
+    """An earlier headrace may have given two topics the same generation: their offsets are never compared."""
+    shop.land(4)
+    other = replace(shop.ledger(), topic_id="another", added={})
+    target = land(shop.catalog, shop.product, lambda _: Draft(other))
+    assert target is not None
+    land(shop.catalog, shop.product, lambda _: Draft(replace(other, topic_id="a-third")))
+    with pytest.raises(UserError, match="the snapshot is of generation 1"):
+        planned(shop, target, way)
 
 
 def test_rows_of_an_earlier_generation_say_nothing_of_the_new_ones_offsets() -> None:

@@ -98,7 +98,7 @@ def test_a_run_reads_so_much_and_no_more() -> None:
     )
     assert sum(each.size_bytes for each in found) <= RUN_BYTES
     assert len(found) == RUN_BYTES // (9 * MIB)
-    many = chosen([live(1, sequence=number) for number in range(5_000)], AIMS, spec_id=0, head=5_000)
+    many = chosen([live(1, sequence=number) for number in range(3 * RUN_FILES)], AIMS, spec_id=0, head=5_000)
     assert [len(each.files) for each in many] == [RUN_FILES]
 
 
@@ -221,3 +221,18 @@ def test_late_events_over_hundreds_of_partitions() -> None:
     assert all(table.small(partition) <= most_left(3_000) for partition in range(300))
     assert len(table.files) < 300 * 10
     assert table.most <= math.log(2_000, float(SETTLED_GROWTH))
+
+
+def test_runs_keep_up_with_hundreds_of_files_at_each_commit() -> None:
+    """300 partitions of which each gets a file every ten seconds; the keeper rests, works and rests again."""
+    random = Random(13)
+    table = Lifetime(lambda count: FOOTER_BYTES + 40 * count)
+    kept = []
+    for step in range(1, 161):
+        table.commit([(partition, random.randint(1, 9)) for partition in range(300)])
+        if step % 4 == 0:
+            table.run()
+            kept.append(len(table.files))
+    # A partition's newest eight files wait for each other; behind them are few.
+    assert max(kept[20:]) < 300 * 14
+    assert max(kept[30:]) <= 1.1 * max(kept[20:30])

@@ -85,6 +85,12 @@ def test_a_hold_and_a_fault_are_explained_below() -> None:
     assert any("belong to no product: 1 " in line for line in lines)
 
 
+def test_a_replay_that_was_broken_off_is_told() -> None:
+    (told,) = [line for line in shown(mesh_of(replace(ORDERS, replay_from="earliest\x1b[31m"))) if "replay" in line]
+    assert "headrace replay shop.orders --abandon gives it up" in told
+    assert "--from earliest\\x1b[31m goes on" in told
+
+
 def test_the_document_for_programs() -> None:
     out = io.StringIO()
     show_status(mesh_of(ORDERS, stray_findings=0), ReportFormat.JSON, out)
@@ -98,7 +104,7 @@ def test_the_document_for_programs() -> None:
                 "product": "shop.orders", "topic": "prod.shop.orders", "partitions": 4, "lag_rows": 1234,
                 "lag_exact": True, "lag_seconds": 2.25, "last_commit": "2023-11-14T22:13:20Z",
                 "snapshot_id": 5566, "rows": 1000000, "snapshots": None, "files": None, "dead_letters": 3, "held": None,
-                "open_findings": 2, "faults": [],
+                "replay_from": None, "open_findings": 2, "faults": [],
             }
         ],
         "stray_findings": 0,

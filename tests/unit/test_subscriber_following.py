@@ -17,7 +17,7 @@ from headrace.schemas.errors import ProductStopped, Unavailable, UserError
 from headrace.schemas.masks import Mask
 from headrace.schemas.policy import PiiPolicy
 from headrace.schemas.registered import RegisteredSchema
-from headrace.streams import following, reader
+from headrace.streams import arrivals, following, reader
 from headrace.streams.admin import Admin, Topic, Watermarks
 from headrace.streams.ahead import in_thread
 from headrace.streams.beginnings import Beginnings, Course
@@ -64,6 +64,9 @@ class Message:
         return 1, 0
 
     def key(self) -> None:
+        return None
+
+    def headers(self) -> None:
         return None
 
     def value(self) -> bytes:
@@ -169,6 +172,7 @@ def pinned_of() -> Pinned:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     made = Client()
     monkeypatch.setattr(reader, "Message", Message)
+    monkeypatch.setattr(arrivals, "Message", Message)
     monkeypatch.setattr(reader, "open_consumer", lambda _: made)
     monkeypatch.setattr(following, "Admin", Cluster)
     monkeypatch.setattr(following, "WAIT_S", 0.0)

@@ -101,6 +101,7 @@ PURE = (
     "streams/starts.py",
     "streams/storable.py",
     "streams/symbols.py",
+    "streams/walk.py",
 )
 # Kafka, HTTP, clock, files and randomness: what an edge may touch and a core may not.
 BANNED = {

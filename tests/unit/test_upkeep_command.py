@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 import time_machine
 from pyiceberg.table.update import SetPropertiesUpdate
@@ -15,10 +16,15 @@ from headrace.schemas.catalog import identifier_of, open_catalog
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import Endpoints
+from headrace.sinks.commit import stage
+from headrace.sinks.draft import Draft
+from headrace.sinks.files import columns_of, write_rows
 from headrace.sinks.hold import HOLD_PROPERTY
 from headrace.sinks.tables import ensure_table
 from headrace.sinks.upkeep.condemned import GRACE_S
+from headrace.streams.ledger import Ledger, Range
 from tests.support.meshes import ORDER, ORDERS, write_mesh
+from tests.support.position_deletes import delete_positions
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -97,3 +103,52 @@ def test_an_owner_may_forbid_it(shop: Shop, capsys: pytest.CaptureFixture[str]) 
     assert shop.run() == 0
     assert "no file of its table is ever deleted: the table's property gc.enabled is false" in capsys.readouterr().err
     assert shop.orphan.exists()
+
+
+def add_small_files(shop: Shop) -> None:
+    ledger = Ledger.begin("topic", {0: 0})
+    for number in range(8):
+        table = shop.table()
+        row = {
+            "id": "a",
+            "amount": 7,
+            "_kafka_partition": 0,
+            "_kafka_offset": number,
+            "_schema_id": 1,
+            "_generation": 1,
+        }
+        written = write_rows(table, pa.Table.from_pylist([row], columns_of(table)), shop.product)
+        ledger = ledger.advanced({0: Range(number, number + 1, number)})
+        staged = stage(table, Draft(ledger, written.files))
+        shop.catalog.commit_table(table, staged.requirements, staged.updates)
+
+
+def test_small_files_are_put_together(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    add_small_files(shop)
+    assert shop.run("--dry-run") == 0
+    assert "became" not in capsys.readouterr().err
+    assert shop.run() == 0
+    assert f"{ORDERS}: 8 small files with 8 rows became 1" in capsys.readouterr().err
+    assert shop.table().scan().to_arrow()["_kafka_offset"].to_pylist() == list(range(8))
+    assert shop.run() == 0
+    assert "became" not in capsys.readouterr().err
+
+
+def test_small_files_are_left_if_the_contract_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    add_small_files(shop)
+    contract = next(shop.root.rglob("contract.odcs.yaml"))
+    text = contract.read_text(encoding="utf-8")
+    off = "{property: upkeep.compaction, value: off}"
+    contract.write_text(text.replace("customProperties: [", f"customProperties: [{off}, "), encoding="utf-8")
+    assert shop.run() == 0
+    assert "became" not in capsys.readouterr().err
+    assert len(list(shop.table().scan().plan_files())) == 8
+
+
+def test_small_files_are_left_beside_deletes_of_another_engine(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    add_small_files(shop)
+    file, *_ = (task.file for task in shop.table().scan().plan_files())
+    delete_positions(shop.table(), file, [0])
+    assert shop.run() == 0
+    assert "another engine keeps deletes beside the table's files" in capsys.readouterr().err
+    assert len(list(shop.table().scan().plan_files())) == 8
