@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from headrace.schemas.catalog import load_table
-from headrace.sinks.redriving import by_partition, place_of
+from headrace.sinks.dead_letters.redriving import by_partition, place_of
 from headrace.streams.history import read_ledger
 from headrace.streams.rows import rows_at
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from headrace.schemas.product import Product
-    from headrace.sinks.letters import Kept
-    from headrace.sinks.redriving import Place, Wish
+    from headrace.sinks.dead_letters.message import Kept
+    from headrace.sinks.dead_letters.redriving import Place, Wish
     from headrace.streams.frames import Longs
     from headrace.streams.ledger import Ledger
 

@@ -15,14 +15,14 @@ from headrace.schemas.stamps import holdable
 from headrace.selfserve.dead_letters import Facts, State
 from headrace.selfserve.documents import time_json
 from headrace.selfserve.output import console, say, table, visible
-from headrace.sinks.letter_verdict import next_step
+from headrace.sinks.dead_letters.verdict import next_step
 
 if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.selfserve.dead_letters import Letters
-    from headrace.sinks.letter_verdict import LetterVerdict
-    from headrace.sinks.letters import Kept
-    from headrace.sinks.redriving import Tally
+    from headrace.sinks.dead_letters.message import Kept
+    from headrace.sinks.dead_letters.redriving import Tally
+    from headrace.sinks.dead_letters.verdict import LetterVerdict
 
 __all__ = [
     "show_bytes",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from headrace.schemas.product import Product
     from headrace.sinks.generation import Succession
     from headrace.sinks.past_snapshots import PastSnapshot
-    from headrace.sinks.replay_boundary import Note
-    from headrace.sinks.replay_plan import Plan
+    from headrace.sinks.replay.boundary import Note
+    from headrace.sinks.replay.plan import Plan
     from headrace.sinks.rollback import Rollback
     from headrace.streams.ledger import Ledger
 

@@ -17,7 +17,7 @@ from headrace.schemas.errors import DamagedLedger, HeadraceError, NotApplied, Un
 from headrace.selfserve.backlog import DeadLetterBox, LetterRows, lag_of
 from headrace.selfserve.status import Look, ProductStatus, each_once
 from headrace.sinks.hold import hold_of
-from headrace.sinks.replay_boundary import note_of
+from headrace.sinks.replay.boundary import note_of
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.streams.admin import Admin, Watermarks
 from headrace.streams.history import find_ledger, last_commit

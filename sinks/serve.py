@@ -13,10 +13,10 @@ import structlog
 from headrace.schemas.errors import Bug, HeadraceError, Stale, Unavailable
 from headrace.schemas.registry import Registry
 from headrace.sinks.catchup import Targets
-from headrace.sinks.deadletters import DeadLetters
+from headrace.sinks.dead_letters.table import LetterTable
+from headrace.sinks.dead_letters.topic import DeadLetters
 from headrace.sinks.decoding import Decoding
 from headrace.sinks.landing import Desk
-from headrace.sinks.letter_table import LetterTable
 from headrace.sinks.mending import LOOK_AGAIN_S, Mending, mendable, signs_of
 from headrace.sinks.patience import Patience, Rest
 from headrace.sinks.pipeline import Pipeline

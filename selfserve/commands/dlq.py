@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
     from headrace.schemas.product import Product
-    from headrace.sinks.letters import Kept
+    from headrace.sinks.dead_letters.message import Kept
     from headrace.streams.admin import Admin
 
 app = typer.Typer()
@@ -76,7 +76,7 @@ class _Post:
         return cls(mesh, product, open_catalog(mesh.environment, mesh.domain_of(product)), config, Admin(config))
 
     def letters(self, tell: Callable[[str], None]) -> Iterator[Sequence[Kept]]:
-        from headrace.sinks.letter_log import read_letters
+        from headrace.sinks.dead_letters.log import read_letters
 
         count = 0
         for portion in read_letters(self.config, self.admin, self.product):
@@ -107,7 +107,7 @@ def list_(
     """
     from headrace.selfserve.dead_letters import look_at_letters
     from headrace.selfserve.dead_letters_view import show_letters, write_letters
-    from headrace.sinks.redriving import Wish
+    from headrace.sinks.dead_letters.redriving import Wish
 
     post = _Post.of(context, product)
     with progress("reading dead letters") as tell:
@@ -139,7 +139,7 @@ def show(
     from headrace.schemas.registry import Registry
     from headrace.selfserve.dead_letters import find_letter, state_of
     from headrace.selfserve.dead_letters_view import show_bytes, show_letter, write_letter
-    from headrace.sinks.letter_verdict import verdict_now
+    from headrace.sinks.dead_letters.verdict import verdict_now
     from headrace.streams.history import read_ledger
 
     wanted = _place(place)
@@ -194,9 +194,9 @@ def redrive(
     from headrace.schemas.registry import Registry
     from headrace.selfserve.dead_letters import State, look_at_letters
     from headrace.selfserve.dead_letters_view import show_put_back, show_tally
+    from headrace.sinks.dead_letters.redrive import Redrive, check_redrivable
+    from headrace.sinks.dead_letters.redriving import Tally, Wish
     from headrace.sinks.decoding import Decoding
-    from headrace.sinks.redrive import Redrive, check_redrivable
-    from headrace.sinks.redriving import Tally, Wish
 
     if offset is not None and partition is None:
         raise UserError("an offset alone says nothing", hint="add --partition P")

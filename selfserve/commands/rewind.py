@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.sinks.past_snapshots import PastSnapshot
-    from headrace.sinks.replay import Step
+    from headrace.sinks.replay.steps import Step
     from headrace.sinks.rollback import Rollback
 
 app = typer.Typer()
@@ -55,7 +55,7 @@ def snapshots(
     from headrace.schemas.catalog import load_table, open_catalog
     from headrace.selfserve.snapshots_view import show_snapshots, write_snapshots
     from headrace.sinks.past_snapshots import past_snapshots
-    from headrace.sinks.replay_boundary import note_of
+    from headrace.sinks.replay.boundary import note_of
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
@@ -205,9 +205,9 @@ def replay(
     from headrace.schemas.registry import Registry
     from headrace.selfserve.own_hold import own_hold, release_left_behind
     from headrace.selfserve.snapshots_view import show_replay
-    from headrace.sinks.replay import Replay
-    from headrace.sinks.replay_drain import Drain
-    from headrace.sinks.replay_plan import plan_replay
+    from headrace.sinks.replay.drain import Drain
+    from headrace.sinks.replay.plan import plan_replay
+    from headrace.sinks.replay.steps import Replay
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
@@ -249,8 +249,8 @@ def _told_of_break(product: Product, begin: str, steps: Sequence[str]) -> Iterat
 def _give_up(catalog: Catalog, product: Product, *, yes: bool) -> None:
     from headrace.schemas.catalog import load_table
     from headrace.selfserve.own_hold import release_left_behind
-    from headrace.sinks.replay_boundary import BRANCH
-    from headrace.sinks.replay_plan import abandon
+    from headrace.sinks.replay.boundary import BRANCH
+    from headrace.sinks.replay.plan import abandon
 
     if BRANCH in load_table(catalog, product).metadata.refs:
         confirm("give up what a replay has built so far?", yes=yes)

@@ -17,8 +17,8 @@ from headrace.schemas.names import (
     subject_of,
 )
 from headrace.selfserve.resources.difference import Difference, Kind
+from headrace.sinks.dead_letters.table import LETTERS_OF
 from headrace.sinks.hold import hold_of
-from headrace.sinks.letter_table import LETTERS_OF
 from headrace.streams.versions import VERSION_PROPERTY
 
 if TYPE_CHECKING:

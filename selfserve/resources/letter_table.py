@@ -11,7 +11,7 @@ from pyiceberg.table.update import SetPropertiesUpdate
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import NotApplied
 from headrace.selfserve.resources.difference import Difference, Kind
-from headrace.sinks.letter_table import LETTERS_OF, changed_columns, ensure_letter_table, filed, letter_properties
+from headrace.sinks.dead_letters.table import LETTERS_OF, changed_columns, ensure_letter_table, filed, letter_properties
 from headrace.sinks.table_changes import TableChange, change_table
 
 if TYPE_CHECKING:

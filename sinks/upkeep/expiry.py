@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 
-from headrace.sinks.replay_boundary import changes_since
+from headrace.sinks.replay.boundary import changes_since
 from headrace.sinks.upkeep.sightings import Sightings
 from headrace.sinks.upkeep.tiers import History, Rank, Shot, expired_of
 from headrace.streams.ledger import BEGINNING_KEY, BRANCH_KEY, SUMMARY_KEY

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import NotApplied
-from headrace.sinks.letter_table import LETTERS_OF, filed
+from headrace.sinks.dead_letters.table import LETTERS_OF, filed
 from headrace.sinks.upkeep.deletion import Deletion
 from headrace.sinks.upkeep.sightings import Sightings
 

@@ -12,9 +12,9 @@ from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.selfserve.own_hold import own_hold
-from headrace.sinks.replay import Replay
-from headrace.sinks.replay_drain import Drain
-from headrace.sinks.replay_plan import plan_replay
+from headrace.sinks.replay.drain import Drain
+from headrace.sinks.replay.plan import plan_replay
+from headrace.sinks.replay.steps import Replay
 
 if TYPE_CHECKING:
     from enum import StrEnum

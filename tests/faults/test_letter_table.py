@@ -10,8 +10,8 @@ from pyiceberg.types import LongType, NestedField
 
 from headrace.schemas.catalog import identifier_of, load_named, load_table
 from headrace.schemas.errors import ProductStopped
+from headrace.sinks.dead_letters.table import KEPT_SNAPSHOTS, LetterTable, filed
 from headrace.sinks.landing import Step
-from headrace.sinks.letter_table import KEPT_SNAPSHOTS, LetterTable, filed
 from headrace.streams.ledger import Ledger
 from tests.support.faulty import CommitFault, Crash
 from tests.support.redriving import Bench

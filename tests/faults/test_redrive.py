@@ -11,10 +11,10 @@ from pyiceberg.manifest import DataFileContent
 
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Held, ProductStopped, Unavailable
+from headrace.sinks.dead_letters.holdings import Holdings
+from headrace.sinks.dead_letters.redriving import Wish, place_of
 from headrace.sinks.hold import hold
-from headrace.sinks.holdings import Holdings
 from headrace.sinks.landing import Step
-from headrace.sinks.redriving import Wish, place_of
 from headrace.streams.history import find_ledger, last_rows, read_ledger
 from headrace.streams.ledger import PROPERTY_KEY, REDRIVE_KEY
 from tests.support.faulty import CommitFault, Crash
@@ -25,7 +25,7 @@ from tests.support.workers import At
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headrace.sinks.redriving import Tally
+    from headrace.sinks.dead_letters.redriving import Tally
 
 CRASHING = {CommitFault.CRASH_UNSENT, CommitFault.CRASH_LANDED, CommitFault.CRASH_LATE}
 STEPS = (Step.RELOAD, Step.FILES, Step.STAGE, Step.COMMIT, Step.OUTCOME, Step.LANDED)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 from headrace.selfserve.main import main
 from headrace.sinks.hold import hold_of
 from headrace.sinks.landing import Step as LandingStep
-from headrace.sinks.replay import Step
-from headrace.sinks.replay_boundary import BRANCH
+from headrace.sinks.replay.boundary import BRANCH
+from headrace.sinks.replay.steps import Step
 from tests.faults import replayer
 from tests.support.meshes import ORDERS, ids, query
 from tests.support.sinks import assert_exactly_once, caught_up, eventually, running

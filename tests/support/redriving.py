@@ -15,11 +15,11 @@ from headrace.schemas.mesh import load_mesh
 from headrace.schemas.names import dead_letter_table_of
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.batch import Letter
+from headrace.sinks.dead_letters.message import headers_of, kept_letter
+from headrace.sinks.dead_letters.redrive import EVERY_LETTER, Redrive, unobserved
+from headrace.sinks.dead_letters.table import LetterTable
 from headrace.sinks.decoding import chunk_of
 from headrace.sinks.files import Shape
-from headrace.sinks.letter_table import LetterTable
-from headrace.sinks.letters import headers_of, kept_letter
-from headrace.sinks.redrive import EVERY_LETTER, Redrive, unobserved
 from headrace.sinks.tables import ensure_table
 from headrace.streams.decode import Decoder
 from tests.support.faulty import FaultyCatalog
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from headrace.schemas.avro import AvroSchema
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Chunk
+    from headrace.sinks.dead_letters.message import Kept
+    from headrace.sinks.dead_letters.redriving import Tally, Wish
     from headrace.sinks.landing import Step
-    from headrace.sinks.letters import Kept
-    from headrace.sinks.redriving import Tally, Wish
     from headrace.streams.frames import Frame
     from headrace.streams.ledger import Ledger
 

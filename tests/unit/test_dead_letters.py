@@ -21,9 +21,9 @@ from headrace.selfserve.dead_letters_view import (
 )
 from headrace.selfserve.init import init_mesh
 from headrace.selfserve.main import main
+from headrace.sinks.dead_letters.redriving import Tally, Wish
+from headrace.sinks.dead_letters.verdict import LetterVerdict
 from headrace.sinks.landing import Step
-from headrace.sinks.letter_verdict import LetterVerdict
-from headrace.sinks.redriving import Tally, Wish
 from headrace.streams.history import read_ledger
 from tests.support.faulty import Crash
 from tests.support.redriving import REASON, Bench

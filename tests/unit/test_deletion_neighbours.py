@@ -15,8 +15,8 @@ from pyiceberg.table.update import SetPropertiesUpdate
 
 from headrace.sinks.batch import Letter
 from headrace.sinks.commit import stage
+from headrace.sinks.dead_letters.table import KEPT_SNAPSHOTS, LetterTable
 from headrace.sinks.draft import Draft
-from headrace.sinks.letter_table import KEPT_SNAPSHOTS, LetterTable
 from headrace.sinks.tables import ensure_table
 from headrace.sinks.upkeep.condemned import GRACE_S, Condemned
 from headrace.sinks.upkeep.deletion import SWEEP_S

@@ -16,12 +16,13 @@ from headrace.schemas.catalog import identifier_of, load_table
 from headrace.schemas.errors import Bug, NotApplied, ProductStopped
 from headrace.schemas.product import Domain
 from headrace.selfserve.resources.letter_table import LetterTable as Resource
-from headrace.sinks import deadletters, letter_table
 from headrace.sinks.batch import Letter
 from headrace.sinks.commit import stage
-from headrace.sinks.deadletters import DeadLetters
+from headrace.sinks.dead_letters import table as letter_table
+from headrace.sinks.dead_letters import topic as deadletters
+from headrace.sinks.dead_letters.table import LETTER_SCHEMA, LETTERS_OF, LetterTable, filed
+from headrace.sinks.dead_letters.topic import DeadLetters
 from headrace.sinks.draft import Draft
-from headrace.sinks.letter_table import LETTER_SCHEMA, LETTERS_OF, LetterTable, filed
 from headrace.streams.ledger import Ledger
 from tests.support.lake import Lake, product_of
 from tests.support.position_deletes import delete_positions

@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 
 from headrace.schemas.names import DEAD_LETTER_TABLE, ProductName, dead_letter_table_of
 from headrace.sinks.batch import Chunk, Letter
-from headrace.sinks.letters import Kept, headers_of, kept_letter
-from headrace.sinks.redriving import Seen, Wish, by_partition, frames_from, only, place_of, places_in, sorted_by
+from headrace.sinks.dead_letters.message import Kept, headers_of, kept_letter
+from headrace.sinks.dead_letters.redriving import (
+    Seen,
+    Wish,
+    by_partition,
+    frames_from,
+    only,
+    place_of,
+    places_in,
+    sorted_by,
+)
 from headrace.streams.ledger import Ledger, Position
 from headrace.streams.walk import trusted_property
 

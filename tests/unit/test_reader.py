@@ -69,7 +69,7 @@ def failed(name: str) -> Message:
 class Client:
     """A consumer whose answers a test gives; what is named in ``broken`` fails."""
 
-    def __init__(self, *answers: Callable[[], list[Message]]) -> None:
+    def __init__(self, *answers: Callable[[], list[Any]]) -> None:
         self.answers = list(answers)
         self.broken: set[str] = set()
         self.calls: list[str] = []
@@ -78,7 +78,7 @@ class Client:
     def subscribe(self, _: list[str], **on: Any) -> None:
         self.on = on
 
-    def consume(self, *_: Any, **__: Any) -> list[Message]:
+    def consume(self, *_: Any, **__: Any) -> list[Any]:
         return self.answers.pop(0)() if self.answers else []
 
     def assignment(self) -> list[TopicPartition]:

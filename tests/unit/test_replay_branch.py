@@ -22,10 +22,10 @@ from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.landing import Step
 from headrace.sinks.past_snapshots import ancestors_of, by_id, past_snapshots
-from headrace.sinks.replay_boundary import BRANCH, Boundary, Extent, Fate, Note, changes_since, note_of
-from headrace.sinks.replay_cut import Cutting, begin_branch, cut_branch, rows_that_stay
-from headrace.sinks.replay_plan import abandon, plan_replay
-from headrace.sinks.replay_swap import check_unchanged, swap
+from headrace.sinks.replay.boundary import BRANCH, Boundary, Extent, Fate, Note, changes_since, note_of
+from headrace.sinks.replay.cut import Cutting, begin_branch, cut_branch, rows_that_stay
+from headrace.sinks.replay.plan import abandon, plan_replay
+from headrace.sinks.replay.swap import check_unchanged, swap
 from headrace.sinks.rollback import Way, land_rollback, plan_rollback
 from headrace.sinks.upkeep.expiry import Expiry
 from headrace.streams.admin import Watermarks
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from pyiceberg.table import Table
 
-    from headrace.sinks.replay_plan import Plan
+    from headrace.sinks.replay.plan import Plan
     from headrace.streams.admin import Admin
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -16,9 +16,9 @@ from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.batch import Letter
-from headrace.sinks.letter_table import filed
-from headrace.sinks.replay_boundary import BRANCH
-from headrace.sinks.replay_drain import Drain, ReaderUpTo
+from headrace.sinks.dead_letters.table import filed
+from headrace.sinks.replay.boundary import BRANCH
+from headrace.sinks.replay.drain import Drain, ReaderUpTo
 from headrace.streams.frames import Frame
 from headrace.streams.reading import Polled
 from tests.support.meshes import ORDER, ORDERS, write_mesh

@@ -13,8 +13,8 @@ from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.hold import hold, hold_of
-from headrace.sinks.replay_boundary import BRANCH, Boundary, Note
-from headrace.sinks.replay_cut import begin_branch
+from headrace.sinks.replay.boundary import BRANCH, Boundary, Note
+from headrace.sinks.replay.cut import begin_branch
 from tests.support.meshes import ORDER, ORDERS, write_mesh
 from tests.support.rewinding import Shop
 

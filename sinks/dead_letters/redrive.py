@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.schemas.catalog import load_table, on_handle
 from headrace.schemas.errors import Held, ProductStopped, Unavailable
 from headrace.sinks.attempts import Answer, Attempts
-from headrace.sinks.draft import Draft
-from headrace.sinks.evolution import REFUSED_VERSION
-from headrace.sinks.files import write_rows
-from headrace.sinks.hold import hold_of
-from headrace.sinks.holdings import Holdings
-from headrace.sinks.landing import Step
-from headrace.sinks.redriving import (
+from headrace.sinks.dead_letters.holdings import Holdings
+from headrace.sinks.dead_letters.redriving import (
     Seen,
     Sorted,
     Tally,
@@ -34,6 +29,11 @@ from headrace.sinks.redriving import (
     place_of,
     sorted_by,
 )
+from headrace.sinks.draft import Draft
+from headrace.sinks.evolution import REFUSED_VERSION
+from headrace.sinks.files import write_rows
+from headrace.sinks.hold import hold_of
+from headrace.sinks.landing import Step
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import REDRIVE_KEY
 
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Chunk, Letter
+    from headrace.sinks.dead_letters.message import Kept
+    from headrace.sinks.dead_letters.redriving import Place
     from headrace.sinks.files import Shape, Written
-    from headrace.sinks.letters import Kept
-    from headrace.sinks.redriving import Place
     from headrace.streams.frames import Frame, Longs
     from headrace.streams.ledger import Ledger
 

@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from headrace.schemas.errors import Unavailable
-from headrace.sinks.letters import kept_letter
+from headrace.sinks.dead_letters.message import kept_letter
 from headrace.streams.assigned import AssignedReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from headrace.schemas.product import Product
-    from headrace.sinks.letters import Kept
+    from headrace.sinks.dead_letters.message import Kept
     from headrace.streams.admin import Admin
     from headrace.streams.frames import Frame
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import ProductStopped
 from headrace.sinks.kept import check_kept
-from headrace.sinks.replay_boundary import BRANCH
-from headrace.sinks.replay_cut import begin_branch, cut_branch, gone
-from headrace.sinks.replay_plan import anew
-from headrace.sinks.replay_swap import check_unchanged, swap
+from headrace.sinks.replay.boundary import BRANCH
+from headrace.sinks.replay.cut import begin_branch, cut_branch, gone
+from headrace.sinks.replay.plan import anew
+from headrace.sinks.replay.swap import check_unchanged, swap
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import read_ledger
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from pyiceberg.table import Table
 
-    from headrace.sinks.replay_drain import Drain
-    from headrace.sinks.replay_plan import Plan
+    from headrace.sinks.replay.drain import Drain
+    from headrace.sinks.replay.plan import Plan
 
 # Main is held for about as long as the last drain but one took.
 _NEAR_S = 5.0

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from headrace.schemas.errors import Held, ProductStopped, Stale
 from headrace.sinks.batch import Limits
 from headrace.sinks.catchup import Targets
-from headrace.sinks.deadletters import DeadLetters
+from headrace.sinks.dead_letters.table import LetterTable
+from headrace.sinks.dead_letters.topic import DeadLetters
 from headrace.sinks.decoding import Decoding
 from headrace.sinks.landing import Desk
-from headrace.sinks.letter_table import LetterTable
 from headrace.sinks.patience import Patience
-from headrace.sinks.replay_boundary import BRANCH
+from headrace.sinks.replay.boundary import BRANCH
 from headrace.sinks.session import Session
 from headrace.sinks.work import Works
 from headrace.streams.admin import Admin, Watermarks

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from headrace.sinks.batch import Letter
-    from headrace.sinks.letters import Kept
+    from headrace.sinks.dead_letters.message import Kept
     from headrace.streams.ledger import Ledger
 
 # Partition and offset.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 
 from headrace.schemas.errors import Bug, Unavailable
-from headrace.sinks.letters import headers_of
+from headrace.sinks.dead_letters.message import headers_of
 from headrace.streams.kafka import Problems, kafka_error, open_producer, producer_config
 
 if TYPE_CHECKING:

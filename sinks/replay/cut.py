@@ -21,8 +21,8 @@ from headrace.schemas.errors import Unavailable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.files import Written, columns_of, write_rows
-from headrace.sinks.replay_boundary import BRANCH, NOTE_KEY, Extent, Fate, head_of, note_of
-from headrace.sinks.replay_plan import anew
+from headrace.sinks.replay.boundary import BRANCH, NOTE_KEY, Extent, Fate, head_of, note_of
+from headrace.sinks.replay.plan import anew
 from headrace.streams import projection  # noqa: F401 - mends what scans read
 from headrace.streams.history import read_ledger
 from headrace.streams.past import reading_errors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import FileScanTask, Table
 
     from headrace.schemas.product import Product
-    from headrace.sinks.replay_boundary import Boundary, Longs, Note
+    from headrace.sinks.replay.boundary import Boundary, Longs, Note
 
 # What identifies a row.
 _KINDS = {"_generation": IntegerType(), "_kafka_partition": IntegerType(), "_kafka_offset": LongType()}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headrace.sinks.dead_letters.redriving import by_partition, places_in
 from headrace.sinks.past_snapshots import ancestors_of, said_by
-from headrace.sinks.redriving import by_partition, places_in
 from headrace.streams.ledger import SUMMARY_KEY, Ledger
 from headrace.streams.rows import rows_at
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
     from headrace.schemas.product import Product
-    from headrace.sinks.redriving import Place
+    from headrace.sinks.dead_letters.redriving import Place
     from headrace.streams.frames import Longs
 
 

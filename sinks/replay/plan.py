@@ -11,7 +11,7 @@ from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate
 from headrace.schemas.errors import UserError
 from headrace.sinks.kept import check_kept
 from headrace.sinks.past_snapshots import by_id
-from headrace.sinks.replay_boundary import BRANCH, Boundary, Note, head_of, note_of
+from headrace.sinks.replay.boundary import BRANCH, Boundary, Note, head_of, note_of
 from headrace.sinks.stops import gap, topic_made_anew
 from headrace.sinks.table_changes import TableChange, change_table
 from headrace.streams.history import read_ledger

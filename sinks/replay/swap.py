@@ -9,9 +9,9 @@ from headrace.schemas.errors import Bug, ProductStopped, Unavailable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
 from headrace.sinks.past_snapshots import REPLAYED_KEY, ancestors_of
-from headrace.sinks.replay_boundary import BRANCH, changes_since, harmless, head_of, note_of
-from headrace.sinks.replay_cut import gone, rows_that_stay
-from headrace.sinks.replay_plan import anew
+from headrace.sinks.replay.boundary import BRANCH, changes_since, harmless, head_of, note_of
+from headrace.sinks.replay.cut import gone, rows_that_stay
+from headrace.sinks.replay.plan import anew
 from headrace.streams.history import read_ledger
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from headrace.schemas.stamps import stamp_column
 from headrace.schemas.types import arrow_field
 from headrace.schemas.upkeep import Compaction
 from headrace.sinks.attempts import land
+from headrace.sinks.dead_letters.redriving import by_partition, place_of, places_in
 from headrace.sinks.draft import Draft
 from headrace.sinks.files import columns_of, write_rows
-from headrace.sinks.redriving import by_partition, place_of, places_in
 from headrace.sinks.tables import TABLE_PROPERTIES
 from headrace.sinks.upkeep.compaction import Compactor, has_deletes
 from headrace.streams.rows import rows_at
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
     from headrace.sinks.batch import Letter
+    from headrace.sinks.dead_letters.redriving import Place
     from headrace.sinks.files import Written
-    from headrace.sinks.redriving import Place
     from headrace.streams.ledger import Ledger
 
 __all__ = [

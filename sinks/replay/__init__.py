@@ -1,0 +1,1 @@
+"""Replaying a topic beside its table: a branch, its filling, and the swap."""
