@@ -214,7 +214,7 @@ def test_a_product_that_was_taken_out_of_the_files(mesh: Mesh) -> None:
     apply(reloaded(mesh), lambda _: None)
     shutil.rmtree(mesh.root / "domains" / "shop" / "returns")
     less = reloaded(mesh)
-    wanted = ["unowned-subject", "unowned-topic", "unowned-dead-letters", "unowned-table"]
+    wanted = ["unowned-subject", "unowned-topic", "unowned-dead-letters", "unowned-letter-table", "unowned-table"]
     assert causes(less) == wanted
     Admin(mesh.environment.kafka_config()).delete(f"{mesh.environment.topic_prefix}{RETURNS}")
     assert causes(less) == [cause for cause in wanted if cause != "unowned-topic"]
