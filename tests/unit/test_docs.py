@@ -11,6 +11,8 @@ from headrace.schemas.contract_settings import SETTINGS
 from headrace.schemas.mesh import load_mesh
 from headrace.schemas.product import PartitionField, RefusedVersions
 from headrace.selfserve.init import init_mesh
+from headrace.selfserve.metrics import Health, new_registry
+from headrace.selfserve.sink_metrics import SinkMetrics, StatusMetrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -60,3 +62,16 @@ def test_the_contract_of_the_page_is_one(tmp_path: Path) -> None:
 def test_the_contract_of_the_page_has_every_setting() -> None:
     page = (DOCS / "contract.md").read_text()
     assert all(f"property: {name}" in page for name in (*SETTINGS, SORT_ORDER, "iceberg.transform", "inputContracts"))
+
+
+def test_each_metric_of_a_sink_stands_in_the_page_for_the_person_on_call() -> None:
+    registry = new_registry()
+    SinkMetrics(registry, Health(), ["shop.orders"])
+    StatusMetrics(registry)
+    named = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in registry.collect()
+        if family.name.startswith("headrace_") and family.type != "info"
+    }
+    documented = set(re.findall(r"`(headrace_[a-z_]+)", (DOCS / "operating.md").read_text()))
+    assert named == documented
