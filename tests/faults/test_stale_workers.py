@@ -41,7 +41,9 @@ def test_workers_that_fall_asleep_at_each_step_of_a_landing(cluster: Cluster, tm
         for marker, each in frozen:
             assert eventually(marker.exists), each.text()
         asleep_since_s, before = time.monotonic(), len(awake.landed)
-        assert eventually(lambda: len(awake.landed) > before and time.monotonic() > asleep_since_s + ASLEEP_S)
+        assert eventually(lambda: len(awake.landed) > before and time.monotonic() > asleep_since_s + ASLEEP_S), (
+            f"transaction {sent.last}, {awake.text()}"
+        )
         landed = [len(each.landed) for _, each in frozen]
         for _, each in frozen:
             each.signal(signal.SIGCONT)

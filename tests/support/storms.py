@@ -89,6 +89,8 @@ class Transactions:
         assert not self._thread.is_alive(), "the producer does not end"
         if self._fault is not None and error is None:
             raise self._fault
+        if self._fault is not None and error is not None:
+            error.add_note(f"the producer had failed before: {self._fault!r}")
 
     def _run(self) -> None:
         try:
