@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headrace.schemas.mesh import Mesh
     from tests.support.forked import Process
     from tests.support.meshes import Cluster
 
@@ -29,8 +31,16 @@ ASLEEP_S = SESSION_S * 3
 PARTITIONS = len(Step) + 1
 
 
+def let_sleepers_lie(mesh: Mesh) -> None:
+    """Let whoever falls asleep while it reads the catalog keep nobody from writing: with SQLite's write-ahead log."""
+    for catalog in mesh.root.glob("tables/*/catalog.db"):
+        with closing(sqlite3.connect(catalog)) as connection:
+            assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+
+
 def test_workers_that_fall_asleep_at_each_step_of_a_landing(cluster: Cluster, tmp_path: Path, prefix: str) -> None:
     mesh = stormy_mesh(cluster, tmp_path / "mesh", prefix, partitions=PARTITIONS)
+    let_sleepers_lie(mesh)
     with Transactions(mesh) as sent, ExitStack() as stack:
         awake = stack.enter_context(process(mesh, ORDERS, tmp_path / "awake.log"))
         frozen: list[tuple[Path, Process]] = []

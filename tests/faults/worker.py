@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.schemas.mesh import load_mesh
@@ -20,11 +19,11 @@ from headrace.selfserve.output import log_to_stderr
 from headrace.sinks.landing import Step
 from headrace.sinks.serve import ProductSink, Setting
 from headrace.sinks.watch import Unwatched
-from tests.support.waiting import eventually
 from tests.support.workers import At
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
     from headrace.schemas.product import Product
     from headrace.sinks.landing import Landed
@@ -64,19 +63,9 @@ class Options:
 
     def act(self) -> None:
         """Do to this process what the test asks for."""
-        if self.signal == "SIGSTOP":
-            # Asleep with SQLite's lock, which another thread may have just now, it would keep others from the catalog.
-            eventually(lambda: not _holds_locks())
         if self.marker is not None:
             self.marker.write_text("here", encoding="utf-8")
         os.kill(os.getpid(), signal.Signals[self.signal])
-
-
-def _holds_locks() -> bool:
-    """Tell whether this process has locked any file; where the system does not say, it has not."""
-    locks = Path("/proc/locks")
-    own = str(os.getpid())
-    return locks.exists() and any(own in line.split() for line in locks.read_text().splitlines())
 
 
 @dataclass(frozen=True)
