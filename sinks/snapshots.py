@@ -45,10 +45,6 @@ class _Handle:
         return self._metadata
 
 
-class _Append(_MergeAppendFiles):
-    """Adds files to the base's."""
-
-
 class _Rewrite(_MergeAppendFiles):
     """Puts files in the place of others of its base, or takes files out of it.
 
@@ -138,9 +134,9 @@ def new_snapshot(table: Table, draft: Draft, summary: Mapping[str, str]) -> tupl
     return snapshot, (AddSnapshotUpdate(snapshot=snapshot), *others)
 
 
-def _producer(table: Table, draft: Draft, summary: Mapping[str, str]) -> _Append | _Rewrite:
+def _producer(table: Table, draft: Draft, summary: Mapping[str, str]) -> _MergeAppendFiles:
     gone = (*draft.replaced, *draft.removed)
-    kind = _Rewrite if gone else _Append
+    kind = _Rewrite if gone else _MergeAppendFiles
     producer = kind(
         operation=Operation.OVERWRITE if gone else Operation.APPEND,
         transaction=cast("Transaction", _Handle(table, draft)),

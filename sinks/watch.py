@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from headrace.sinks.pipeline import Pipeline
+from headrace.streams.reading import ReaderBefore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from headrace.schemas.errors import HeadraceError, Unavailable
@@ -176,7 +177,7 @@ class Standing:
             self._watcher.ended(self._product, fault)
 
 
-class WatchedReader:
+class WatchedReader(ReaderBefore):
     """A reader whose trouble has an end: librdkafka tells that a broker is out of reach, never that it is back.
 
     While there is trouble, ``ask`` is asked in a thread of its own, about once a second: its answer, or any message,
@@ -189,7 +190,7 @@ class WatchedReader:
     """
 
     def __init__(self, reader: Reader, standing: Standing, ask: Callable[[], object]) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._standing = standing
         self._ask = ask
         self._trouble: Unavailable | None = None
@@ -210,21 +211,9 @@ class WatchedReader:
             self._standing.goes_on(Wait.READING)
         return replace(polled, trouble=self._trouble)
 
-    def pause(self) -> None:
-        """See :meth:`headrace.streams.reader.Reader.pause`."""
-        self._reader.pause()
-
-    def resume(self) -> None:
-        """See :meth:`headrace.streams.reader.Reader.resume`."""
-        self._reader.resume()
-
-    def announce(self, positions: Mapping[int, int]) -> None:
-        """See :meth:`headrace.streams.reader.Reader.announce`."""
-        self._reader.announce(positions)
-
     def close(self) -> None:
         """See :meth:`headrace.streams.reader.Reader.close`."""
-        self._reader.close()
+        super().close()
         if self._probes is not None:
             self._probes.close(_PROBE_CLOSE_S)
 

@@ -74,6 +74,33 @@ class Reader(Protocol):
         ...
 
 
+class ReaderBefore:
+    """A reader before another one: it hands on what it is told. Subclasses say what becomes of what was polled.
+
+    Args:
+        reader: the other one.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def pause(self) -> None:
+        """See :meth:`Reader.pause`."""
+        self._reader.pause()
+
+    def resume(self) -> None:
+        """See :meth:`Reader.resume`."""
+        self._reader.resume()
+
+    def announce(self, positions: Mapping[int, int]) -> None:
+        """See :meth:`Reader.announce`."""
+        self._reader.announce(positions)
+
+    def close(self) -> None:
+        """See :meth:`Reader.close`."""
+        self._reader.close()
+
+
 class Member(Reader, Protocol):
     """A reader whose positions are its group's offsets. Both methods may be called from within a `Rebalance`."""
 

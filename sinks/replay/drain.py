@@ -23,6 +23,7 @@ from headrace.sinks.session import Session
 from headrace.sinks.work import Works
 from headrace.streams.admin import Admin, Watermarks
 from headrace.streams.assigned import AssignedReader
+from headrace.streams.reading import ReaderBefore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,7 +138,7 @@ class Drain:
         self.tell(f"waiting: {error}")
 
 
-class ReaderUpTo:
+class ReaderUpTo(ReaderBefore):
     """A reader that hands nothing out at or behind given positions, and reaches them exactly.
 
     Args:
@@ -146,7 +147,7 @@ class ReaderUpTo:
     """
 
     def __init__(self, reader: Reader, ends: Mapping[int, int]) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._ends = ends
 
     def poll(self, timeout_s: float) -> Polled:
@@ -161,19 +162,3 @@ class ReaderUpTo:
 
     def _end(self, partition: int) -> int:
         return self._ends.get(partition, 0)
-
-    def pause(self) -> None:
-        """See :meth:`headrace.streams.reader.Reader.pause`."""
-        self._reader.pause()
-
-    def resume(self) -> None:
-        """See :meth:`headrace.streams.reader.Reader.resume`."""
-        self._reader.resume()
-
-    def announce(self, positions: Mapping[int, int]) -> None:
-        """See :meth:`headrace.streams.reader.Reader.announce`."""
-        self._reader.announce(positions)
-
-    def close(self) -> None:
-        """See :meth:`headrace.streams.reader.Reader.close`."""
-        self._reader.close()
