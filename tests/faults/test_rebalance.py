@@ -72,6 +72,14 @@ def test_sinks_join_and_leave_in_mid_stream(mesh: Mesh) -> None:
     assert_exactly_once(mesh)
 
 
+def test_a_process_that_is_told_to_end_before_it_has_its_partitions_ends_well(mesh: Mesh, tmp_path: Path) -> None:
+    for log in (tmp_path / f"{number}.log" for number in range(3)):
+        with process(mesh, ORDERS, log) as early:
+            early.signal(signal.SIGTERM)
+            status = early.wait()
+            assert status == 0, f"exit status {status}: {early.text()}"
+
+
 def test_processes_join_leave_and_die_in_mid_stream(mesh: Mesh, tmp_path: Path) -> None:
     with Stream(mesh) as stream, ExitStack() as stack:
         first, second = (stack.enter_context(process(mesh, ORDERS, tmp_path / f"{name}.log")) for name in "ab")

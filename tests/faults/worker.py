@@ -79,13 +79,14 @@ class Teller(Unwatched):
 
 
 def main(options: Options, tell: Connection) -> None:
-    """Run the sink. Exits with 1 if the product stopped on a fault."""
+    """Run the sink; tell the parent first that signals are heard. Exits with 1 if the product stopped on a fault."""
     with options.log.open("ab") as log:
         os.dup2(log.fileno(), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     log_to_stderr()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    tell.send(None)
     if options.file_limit_bytes:
         # Without a handler the signal would end the process; so the write fails, as it does on a full disk.
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -29,6 +29,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([worker.__name__])
 # A process's end is told once: two threads that ask at the same moment would take it from each other.
 _ASKING = threading.Lock()
+_BEGINS_WITHIN_S = 60.0
 
 
 @dataclass
@@ -104,7 +105,10 @@ class Process:
 
 
 def started(mesh: Mesh, product: str, log: Path, **options: Any) -> Process:
-    """Start a sink in a process of its own; ``tests/faults/worker.py`` tells the options."""
+    """Start a sink in a process of its own, and return once it hears SIGTERM: told earlier, it would be killed.
+
+    ``tests/faults/worker.py`` tells the options.
+    """
     told, tell = _CONTEXT.Pipe(duplex=False)
     given = worker.Options(root=mesh.root, environment=mesh.environment.name, product=product, log=log, **options)
     process = _CONTEXT.Process(target=worker.main, args=[given, tell], daemon=True)
@@ -112,6 +116,8 @@ def started(mesh: Mesh, product: str, log: Path, **options: Any) -> Process:
     with _ASKING:
         process.start()
     tell.close()
+    assert told.poll(_BEGINS_WITHIN_S), "the process does not begin"
+    told.recv()
     return Process(log, process, told)
 
 

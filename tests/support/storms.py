@@ -204,7 +204,8 @@ class Storm:
         self._gone(process)
         process.signal(signal.SIGCONT)
         process.signal(signal.SIGTERM)
-        assert process.wait() == 0, process.text()
+        status = process.wait()
+        assert status == 0, f"exit status {status}: {process.text()}"
         self._did("leave")
 
     def freeze(self, *, longest_s: float) -> None:
