@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,13 +12,12 @@ import pytest
 from headrace.sinks.landing import Step
 from tests.support.forked import process
 from tests.support.meshes import ORDERS
-from tests.support.storms import SESSION_S, Transactions, assert_all_there, stormy_mesh
+from tests.support.storms import SESSION_S, Transactions, assert_all_there, let_sleepers_lie, stormy_mesh
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from headrace.schemas.mesh import Mesh
     from tests.support.forked import Process
     from tests.support.meshes import Cluster
 
@@ -29,13 +27,6 @@ pytestmark = pytest.mark.timeout(600)
 ASLEEP_S = SESSION_S * 3
 # One worker for each step, and one that stays awake: each may have a partition.
 PARTITIONS = len(Step) + 1
-
-
-def let_sleepers_lie(mesh: Mesh) -> None:
-    """Let whoever falls asleep while it reads the catalog keep nobody from writing: with SQLite's write-ahead log."""
-    for catalog in mesh.root.glob("tables/*/catalog.db"):
-        with closing(sqlite3.connect(catalog)) as connection:
-            assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
 
 
 def test_workers_that_fall_asleep_at_each_step_of_a_landing(cluster: Cluster, tmp_path: Path, prefix: str) -> None:

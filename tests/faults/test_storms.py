@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.storms import Storm, Transactions, assert_all_there, seeded, stormy_mesh
+from tests.support.storms import Storm, Transactions, assert_all_there, let_sleepers_lie, seeded, stormy_mesh
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def killed_at_random(cluster: Cluster, tmp_path: Path, prefix: str, kills: int, 
 def test_four_workers_that_join_leave_sleep_and_die_all_the_time(cluster: Cluster, tmp_path: Path, prefix: str) -> None:
     _, dice = seeded()
     mesh = stormy_mesh(cluster, tmp_path / "mesh", prefix)
+    let_sleepers_lie(mesh)
     with Transactions(mesh) as sent, Storm(mesh, tmp_path, dice) as storm:
         storm.blow(STORM_S, longest_sleep_s=8.0)
         before = storm.rows

@@ -14,7 +14,7 @@ from tests.support.forked import process
 from tests.support.meshes import ORDERS
 from tests.support.servers import kill
 from tests.support.sinks import ROOT, running
-from tests.support.storms import Storm, Transactions, assert_all_there, seeded, stormy_mesh
+from tests.support.storms import Storm, Transactions, assert_all_there, let_sleepers_lie, seeded, stormy_mesh
 from tests.support.volume import grow, prove, ticking
 from tests.support.waiting import eventually
 
@@ -61,6 +61,7 @@ def test_workers_join_leave_sleep_and_die_for_ten_minutes(
 ) -> None:
     seed, dice = seeded()
     mesh = stormy_mesh(cluster, tmp_path / "mesh", prefix)
+    let_sleepers_lie(mesh)
     with Transactions(mesh, pace_s=0.2) as sent, Storm(mesh, tmp_path, dice) as storm:
         storm.blow(STORM_S, longest_sleep_s=30.0)
         before = storm.rows
@@ -73,6 +74,7 @@ def test_workers_join_leave_sleep_and_die_for_ten_minutes(
 @pytest.mark.timeout(1800)
 def test_a_worker_that_wakes_up_after_minutes(cluster: Cluster, tmp_path: Path, prefix: str, tell: Tell) -> None:
     mesh = stormy_mesh(cluster, tmp_path / "mesh", prefix)
+    let_sleepers_lie(mesh)
     marker, log = tmp_path / "marker", tmp_path / "asleep.log"
     options = {"step": "commit", "occurrence": 3, "signal": "SIGSTOP", "marker": marker}
     with Transactions(mesh, pace_s=0.2) as sent, process(mesh, ORDERS, log, **options) as asleep:

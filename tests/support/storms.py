@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Self
@@ -48,6 +50,13 @@ def stormy_mesh(cluster: Cluster, root: Path, prefix: str, *, partitions: int = 
     mesh = load_mesh(root, environment="cluster")
     apply(mesh, lambda _: None)
     return mesh
+
+
+def let_sleepers_lie(mesh: Mesh) -> None:
+    """Let whoever falls asleep while it reads the catalog keep nobody from writing: with SQLite's write-ahead log."""
+    for catalog in mesh.root.glob("tables/*/catalog.db"):
+        with closing(sqlite3.connect(catalog)) as connection:
+            assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
 
 
 class Transactions:
