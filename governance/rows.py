@@ -1,8 +1,12 @@
-"""The auditor's own way to read a table: all its rows once, with DuckDB, as of one snapshot, onto the local disk."""
+"""The auditor's own way to read a table, with DuckDB, as of one snapshot: all rows once, onto the local disk.
+
+And the places of dead letters in the table that remembers them, which fit into memory.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +18,7 @@ from headrace.governance.marks import Marks
 from headrace.governance.spill import Spill, disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
     from pyiceberg.table import Table
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.governance.marks import Longs
     from headrace.schemas.names import ProductName
 
-__all__ = ["spilled"]
+__all__ = ["entered_letters", "spilled"]
 
 # DuckDB scans four narrow columns and keeps nothing: what it needs does not grow with the table. It must not keep
 # files either, which would fill whatever memory it has.
@@ -59,6 +63,27 @@ def spilled(table: Table, name: ProductName) -> Iterator[Spill]:
                 generations, partitions, offsets, stamps = (_longs(column) for column in batch.columns)
                 spill.add(generations, partitions, Marks(offsets, stamps))
         yield spill
+
+
+def entered_letters(table: Table, name: ProductName, topic_id: str) -> Mapping[int, Longs]:
+    """Return the offsets of a topic's letters in a table of dead letters, by partition. Holds 8 bytes a letter.
+
+    Raises:
+        Unavailable: if storage does not answer.
+    """
+    found: defaultdict[int, list[Longs]] = defaultdict(list)
+    with Duck([name], lambda _: str(table.metadata_location), _SETTINGS) as duck:
+        duck.attach(name)
+        answer = duck.query(
+            # A name as above; Kafka's ids have neither quotes nor backslashes.
+            f"SELECT _kafka_partition, _kafka_offset FROM {name} WHERE topic_id = '{topic_id}'",  # noqa: S608
+            _BATCH_ROWS,
+        )
+        for batch in answer.batches if answer is not None else ():
+            partitions, offsets = (_longs(column) for column in batch.columns)
+            for partition in np.unique(partitions).tolist():
+                found[partition].append(offsets[partitions == partition])
+    return {partition: np.concatenate(parts) for partition, parts in found.items()}
 
 
 def _longs(column: pa.Array) -> Longs:

@@ -11,7 +11,7 @@ The order of its steps makes it right while everything goes on running:
 2. the table, as of one snapshot;
 3. the ends again: a row may lie between the two ends, because its event came meanwhile, but not behind the second;
 4. the dead letters: a batch's letters are acknowledged before its rows are committed, so none of this snapshot's is
-   missed;
+   missed. Those that the retention of their topic has deleted are told by the table that remembers them;
 5. of each partition the log's start, which retention may have moved, and then the events from there to the first ends:
    if any of them is deleted before it was read, that is an error, so all of them were.
 """
@@ -27,10 +27,11 @@ from headrace.governance.logs import GROUP, marks_of, read_letters
 from headrace.governance.marks import NO_OFFSETS
 from headrace.governance.proof import NO_LOG, Excuses, Log, judge, judge_earlier
 from headrace.governance.record import record_of
-from headrace.governance.rows import spilled
+from headrace.governance.rows import entered_letters, spilled
 from headrace.governance.windows import windows
 from headrace.schemas.catalog import load_table, open_catalog
 from headrace.schemas.errors import HeadraceError, NotApplied, Unavailable
+from headrace.sinks.dead_letters.table import LETTERS_OF, changed_columns, filed
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.admin import Admin, Watermarks
 from headrace.streams.history import FIRST_GENERATION
@@ -138,7 +139,7 @@ class _Auditor:
             record = _record(table, product, topic, rows)
             ceilings = self.admin.watermarks(self._same(topic))
             self.tell(f"{product.name}: reading the dead letters")
-            letters = read_letters(self.config, letter_topic, self.admin.watermarks(letter_topic), topic)
+            letters = self._letters(product, letter_topic, topic)
             compacted = "compact" in product.contract.cleanup_policy
             # Of a partition that was added meanwhile, every event came meanwhile.
             bounds = {p: Watermarks(0, 0) for p in ceilings} | dict(ends)
@@ -150,6 +151,27 @@ class _Auditor:
         self._same(topic)
         accepted = record.accepted if record else {}
         return ProductAudit(str(product.name), topic.name, topic.id, verdicts, accepted=accepted)
+
+    def _letters(self, product: Product, letter_topic: Topic, topic: Topic) -> Mapping[int, Longs]:
+        """Return the offsets of all letters of a topic, by partition."""
+        marks = self.admin.watermarks(letter_topic)
+        letters = read_letters(self.config, letter_topic, marks, topic)
+        if not any(mark.low for mark in marks.values()):
+            return letters
+        # Their topic forgets before the events' own one does.
+        entered = self._entered(product, topic)
+        both = {partition: (letters.get(partition, NO_OFFSETS), some) for partition, some in entered.items()}
+        return {**letters, **{partition: np.concatenate(some) for partition, some in both.items()}}
+
+    def _entered(self, product: Product, topic: Topic) -> Mapping[int, Longs]:
+        try:
+            table = self._table(filed(product))
+        except NotApplied:
+            return {}
+        if LETTERS_OF not in table.properties or changed_columns(table.schema()):
+            # It is somebody else's, or nobody knows what it says.
+            return {}
+        return entered_letters(table, filed(product).name, topic.id)
 
     def _same(self, topic: Topic) -> Topic:
         """Return the topic as it is now, partitions that were added included."""

@@ -258,7 +258,7 @@ def _storage_error(error: Exception, where: str) -> HeadraceError | None:
         return Unavailable(
             f"storage failed: {error.strerror or _first_line(error)}",
             where=f"{where}, {error.filename}" if error.filename else where,
-            hint="free space or mend the storage; it is tried again",
+            hint="free space or mend the storage; a sink tries it again by itself",
         )
     if isinstance(error, ValueError | ImportError) and _was(_PLACING, error):
         return _unusable(_first_line(error), where)

@@ -11,6 +11,7 @@ import numpy as np
 
 from headrace.schemas.catalog import load_table
 from headrace.sinks.dead_letters.redriving import by_partition, place_of
+from headrace.sinks.past_topics import as_followed
 from headrace.streams.history import read_ledger
 from headrace.streams.rows import rows_at
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.streams.frames import Longs
     from headrace.streams.ledger import Ledger
 
-__all__ = ["Facts", "Letters", "State", "find_letter", "look_at_letters", "state_of"]
+__all__ = ["Facts", "Followed", "Letters", "State", "find_letter", "look_at_letters", "state_of"]
 
 
 class State(StrEnum):
@@ -39,6 +40,8 @@ class State(StrEnum):
 
 _OPEN, _IN_TABLE, _AHEAD = range(len(State))
 _Codes: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
+# The id of the topic that a letter came from, and its partition there.
+_Origin: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Facts:
 
     partition: int
     offset: int
+    generation: int | None
     timestamp_ms: int
     reason: str
     schema_id: int | None
@@ -62,6 +66,7 @@ class Facts:
         return cls(
             letter.partition,
             letter.offset,
+            kept.generation,
             letter.timestamp_ms,
             letter.reason,
             letter.schema_id,
@@ -84,7 +89,7 @@ class Letters:
     Attributes:
         product: the product.
         counts: how many distinct letters there are, by reason and state.
-        others: messages that came from another topic of the name, or from another generation.
+        others: messages that came from a topic of the name that the table never followed, as far as anybody can tell.
         newest: the last ones, the newest first, each with its state.
         wish: which of its letters these are.
     """
@@ -101,44 +106,82 @@ class Letters:
 
 
 @dataclass(slots=True)
+class Followed:
+    """Which topics a table follows or has followed, and how far it is with each: as one handle tells it."""
+
+    table: Table
+    ledger: Ledger | None
+    _known: dict[str, Ledger | None] = field(default_factory=dict)
+
+    @classmethod
+    def by(cls, catalog: Catalog, product: Product) -> Followed:
+        """Return what the product's table says now.
+
+        Raises:
+            NotApplied: if there is no table.
+            ProductStopped: if its ledger cannot be read.
+            Unavailable: if something does not answer.
+        """
+        table = load_table(catalog, product)
+        return cls(table, read_ledger(table, product))
+
+    def owns(self, kept: Kept) -> bool:
+        """Tell whether a letter came from a topic that the table follows or has followed, in its generation."""
+        topic = self.topic(kept.topic_id)
+        return self.ledger is None or (topic is not None and kept.of(topic))
+
+    def topic(self, topic_id: str) -> Ledger | None:
+        """Return how far the table is with a topic; None: it has never followed it. Positions of earlier ones say 0."""
+        if self.ledger is None:
+            return None
+        if topic_id not in self._known:
+            self._known[topic_id] = as_followed(self.table.metadata, self.ledger, topic_id, ())
+        return self._known[topic_id]
+
+    def ended(self, topic_id: str) -> bool:
+        """Tell whether it is a topic that the table followed before."""
+        return self.ledger is not None and topic_id != self.ledger.topic_id
+
+
+@dataclass(slots=True)
 class _Gathered:
-    """Letters as they are read: the reason of each place, in 12 bytes, and the facts of the newest."""
+    """Letters as they are read: the reason of each, in 12 bytes, and the facts of the newest."""
 
     limit: int
     reasons: dict[str, int] = field(default_factory=dict)
-    places: dict[int, tuple[Longs, _Codes]] = field(default_factory=dict)
-    newest: dict[Place, Facts] = field(default_factory=dict)
+    places: dict[_Origin, tuple[Longs, _Codes]] = field(default_factory=dict)
+    newest: dict[tuple[str, Place], Facts] = field(default_factory=dict)
 
     def take(self, portion: Iterable[Kept]) -> None:
         """Take letters; of those of one place the last one's reason counts."""
-        found: dict[int, dict[int, int]] = {}
+        found: dict[_Origin, dict[int, int]] = {}
         for kept in portion:
             partition, offset = place = place_of(kept.letter)
             code = self.reasons.setdefault(kept.letter.reason, len(self.reasons))
-            found.setdefault(partition, {})[offset] = code
-            self.newest[place] = Facts.of(kept)
+            found.setdefault((kept.topic_id, partition), {})[offset] = code
+            self.newest[kept.topic_id, place] = Facts.of(kept)
             if len(self.newest) > 2 * self.limit + 1_000:
-                self.newest = {each.place: each for each in self.last()}
-        for partition, codes in found.items():
-            self._add(partition, np.array(list(codes), np.int64), np.array(list(codes.values()), np.int32))
+                self.newest = {(topic_id, each.place): each for topic_id, each in self.last()}
+        for origin, codes in found.items():
+            self._add(origin, np.array(list(codes), np.int64), np.array(list(codes.values()), np.int32))
 
-    def _add(self, partition: int, offsets: Longs, codes: _Codes) -> None:
-        if partition in self.places:
-            before, known = self.places[partition]
+    def _add(self, origin: _Origin, offsets: Longs, codes: _Codes) -> None:
+        if origin in self.places:
+            before, known = self.places[origin]
             kept = ~np.isin(before, offsets)
             offsets, codes = np.concatenate([before[kept], offsets]), np.concatenate([known[kept], codes])
-        self.places[partition] = offsets, codes
+        self.places[origin] = offsets, codes
 
-    def last(self) -> list[Facts]:
-        """Return the newest letters, the newest first."""
-        ordered = sorted(self.newest.values(), key=lambda each: (each.refused_ms, each.place), reverse=True)
-        return ordered[: self.limit]
+    def last(self) -> list[tuple[str, Facts]]:
+        """Return the newest letters with their topics' ids, the newest first."""
+        found = [(topic_id, facts) for (topic_id, _), facts in self.newest.items()]
+        return sorted(found, key=lambda each: (each[1].refused_ms, each[1].place), reverse=True)[: self.limit]
 
     def counts(self, sides: _Sides) -> Counter[tuple[str, State]]:
         """Return how many letters there are, by reason and state."""
         reasons, states, found = list(self.reasons), list(State), Counter[tuple[str, State]]()
-        for partition, (offsets, codes) in self.places.items():
-            kinds, counts = np.unique(codes * len(states) + sides.states(partition, offsets), return_counts=True)
+        for origin, (offsets, codes) in self.places.items():
+            kinds, counts = np.unique(codes * len(states) + sides.states(origin, offsets), return_counts=True)
             for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True):
                 code, state = divmod(kind, len(states))
                 found[reasons[code], states[state]] += count
@@ -147,25 +190,37 @@ class _Gathered:
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """What one handle of the table says of letters: its ledger, and which places it holds."""
+    """What one handle of the table says of letters: how far it is with their topics, and which of them it holds."""
 
-    ledger: Ledger | None
-    held: Mapping[int, Longs]
+    followed: Followed
+    held: Mapping[_Origin, Longs]
 
     @classmethod
-    def of(cls, handle: Table, product: Product, offsets: Mapping[int, Longs]) -> _Sides:
-        ledger = read_ledger(handle, product)
-        return cls(ledger, rows_at(handle, product, ledger.generation, offsets) if ledger is not None else {})
+    def of(cls, followed: Followed, product: Product, offsets: Mapping[_Origin, Longs]) -> _Sides:
+        held: dict[_Origin, Longs] = {}
+        for topic_id in {topic_id for topic_id, _ in offsets}:
+            asked = {partition: some for (of, partition), some in offsets.items() if of == topic_id}
+            if (topic := followed.topic(topic_id)) is not None:
+                there = rows_at(followed.table, product, topic.generation, asked)
+                held |= {(topic_id, partition): some for partition, some in there.items()}
+        return cls(followed, held)
 
-    def states(self, partition: int, offsets: Longs) -> _Codes:
+    def states(self, origin: _Origin, offsets: Longs) -> _Codes:
         """Return the states of letters, as places in `State`."""
-        position = -1 if self.ledger is None else self.ledger.next(partition)
-        passed = np.where(offsets < position, _OPEN, _AHEAD)
-        return np.where(np.isin(offsets, self.held.get(partition, ())), _IN_TABLE, passed).astype(np.int32)
+        topic_id, partition = origin
+        topic = self.followed.topic(topic_id)
+        if topic is None:
+            passed = np.full(len(offsets), _AHEAD)
+        elif self.followed.ended(topic_id):
+            # Nobody reads that topic again.
+            passed = np.full(len(offsets), _OPEN)
+        else:
+            passed = np.where(offsets < topic.next(partition), _OPEN, _AHEAD)
+        return np.where(np.isin(offsets, self.held.get(origin, ())), _IN_TABLE, passed).astype(np.int32)
 
-    def state(self, place: Place) -> State:
+    def state(self, topic_id: str, place: Place) -> State:
         """Return the state of a letter."""
-        return list(State)[int(self.states(place[0], np.array([place[1]], np.int64))[0])]
+        return list(State)[int(self.states((topic_id, place[0]), np.array([place[1]], np.int64))[0])]
 
 
 def look_at_letters(
@@ -188,31 +243,32 @@ def look_at_letters(
         ProductStopped: if its ledger cannot be read.
         Unavailable: if something does not answer.
     """
-    ledger = read_ledger(load_table(catalog, product), product)
+    followed = Followed.by(catalog, product)
     gathered, others = _Gathered(limit), 0
     for portion in portions:
         wanted = [kept for kept in portion if wish.covers(kept.letter)]
-        own = [kept for kept in wanted if ledger is None or kept.of(ledger)]
+        own = [kept for kept in wanted if followed.owns(kept)]
         others += len(wanted) - len(own)
         gathered.take(own)
-    offsets = {partition: offsets for partition, (offsets, _) in gathered.places.items()}
-    sides = _Sides.of(load_table(catalog, product), product, offsets)
-    return Letters(
-        product, gathered.counts(sides), others, [(facts, sides.state(facts.place)) for facts in gathered.last()], wish
-    )
+    offsets = {origin: offsets for origin, (offsets, _) in gathered.places.items()}
+    sides = _Sides.of(Followed.by(catalog, product), product, offsets)
+    newest = [(facts, sides.state(topic_id, facts.place)) for topic_id, facts in gathered.last()]
+    return Letters(product, gathered.counts(sides), others, newest, wish)
 
 
-def state_of(catalog: Catalog, product: Product, place: Place) -> State:
+def state_of(catalog: Catalog, product: Product, kept: Kept) -> State:
     """Return where a letter is. Raises as `look_at_letters`."""
-    return _Sides.of(load_table(catalog, product), product, by_partition([place])).state(place)
+    place = place_of(kept.letter)
+    offsets = {(kept.topic_id, partition): some for partition, some in by_partition([place]).items()}
+    return _Sides.of(Followed.by(catalog, product), product, offsets).state(kept.topic_id, place)
 
 
-def find_letter(ledger: Ledger | None, portions: Iterable[Sequence[Kept]], place: Place) -> Kept | None:
-    """Return the newest letter of a place, of the topic that the ledger follows; None: there is none."""
+def find_letter(followed: Followed, portions: Iterable[Sequence[Kept]], place: Place) -> Kept | None:
+    """Return the newest letter of a place, of the topics that a table follows or has followed; None: there is none."""
     found = None
     for portion in portions:
         for kept in portion:
-            own = ledger is None or kept.of(ledger)
-            if own and place_of(kept.letter) == place and (found is None or kept.refused_ms >= found.refused_ms):
+            newer = found is None or kept.refused_ms >= found.refused_ms
+            if newer and place_of(kept.letter) == place and followed.owns(kept):
                 found = kept
     return found

@@ -47,14 +47,15 @@ def show_letters(letters: Letters, out: TextIO) -> None:
     console(out).print(table(("reason", *State), counts, [False, True, True, True]))
     rows = [
         (
-            *(facts.partition, facts.offset, _time(facts.timestamp_ms), facts.reason, facts.schema_id),
-            *(facts.key_bytes, facts.value_bytes, str(state)),
+            *(facts.generation, facts.partition, facts.offset, _time(facts.timestamp_ms), facts.reason),
+            *(facts.schema_id, facts.key_bytes, facts.value_bytes, str(state)),
         )
         for facts, state in letters.newest
     ]
     if rows:
-        names = ("partition", "offset", "time", "reason", "schema id", "key bytes", "value bytes", "where")
-        console(out).print(table(names, rows, [True, True, False, False, True, True, True, False]))
+        places, sizes = ("generation", "partition", "offset"), ("schema id", "key bytes", "value bytes")
+        numeric = [True, True, True, False, False, True, True, True, False]
+        console(out).print(table((*places, "time", "reason", *sizes, "where"), rows, numeric))
     total = sum(letters.counts.values())
     shown = f", the newest {len(rows)} are shown" if len(rows) < total else ""
     say(f"{total:,} dead letters of {letters.product.name}{wish}{shown}{_others(letters.others)}", file=out)
@@ -112,7 +113,6 @@ def write_letter(kept: Kept, state: State, verdict: LetterVerdict, *, unmasked: 
     document = {
         **_facts_json(Facts.of(kept), state),
         "topic_id": kept.topic_id,
-        "generation": kept.generation,
         "now": {"reason": verdict.reason, "what": verdict.what, "path": verdict.path},
     }
     if unmasked:
@@ -160,6 +160,7 @@ def _facts_json(facts: Facts, state: State) -> dict[str, object]:
     return {
         "partition": facts.partition,
         "offset": facts.offset,
+        "generation": facts.generation,
         "time": _time(facts.timestamp_ms),
         "reason": facts.reason,
         "schema_id": facts.schema_id,

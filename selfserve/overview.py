@@ -43,15 +43,13 @@ class Overview:
         """
         look = self._survey.look()
         unasked, products = list(look.unasked), look.products
+        found = None
         try:
+            # Findings are read with it: where it hangs, it is waited for once.
             self._ask_registry()
-        except HeadraceError as error:
-            unasked.append(error)
-        try:
             found = self._open_findings(products)
         except HeadraceError as error:
             # Whatever is wrong with the findings' own topic, subject or table: the mesh is shown without them.
-            found = None
             unasked.append(error)
         if found is not None:
             products = tuple(replace(each, open_findings=found[each.product]) for each in products)

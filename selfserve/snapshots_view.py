@@ -111,9 +111,10 @@ def show_rollback(product: Product, plan: Rollback, rows_now: int | None, out: T
         file=out,
     )
     if plan.undone:
+        count = len(plan.undone)
         say(
-            f"{len(plan.undone)} snapshots in between changed or deleted rows: what they did is undone, and rows come "
-            "back as they were written, masked as they were then",
+            f"{count} snapshot{'s' if count != 1 else ''} in between changed or deleted rows: that is undone, and rows "
+            "come back as they were written, masked as they were then",
             file=out,
         )
     if plan.redriven:

@@ -14,6 +14,7 @@ from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import DamagedLedger, Unavailable
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
+from headrace.sinks.past_topics import PAST_TOPIC, past_topics
 from headrace.sinks.repair import newest_readable, readable_ledgers
 from headrace.streams.history import last_rows, read_ledger
 from headrace.streams.ledger import Ledger
@@ -81,7 +82,7 @@ def accept_topic(catalog: Catalog, product: Product, found: Succession, admin: A
                 where=f"topic {product.topic}",
                 hint=f"`headrace accept-topic {product.name}` looks again",
             )
-        return Draft(following(_generation(table, known, topic.id), topic.id, lows))
+        return Draft(following(_generation(table, known, topic.id), topic.id, lows), properties=_note(table, known))
 
     return land(catalog, product, decide)
 
@@ -92,6 +93,12 @@ def following(generation: int, topic_id: str, lows: Mapping[int, int]) -> Ledger
     What was accepted as lost were offsets of the topic that is gone: its own snapshots keep the record.
     """
     return replace(Ledger.begin(topic_id, lows), generation=generation)
+
+
+def _note(table: Table, known: Ledger) -> Mapping[str, str]:
+    """Return the property that tells the topic of the generation that ends, once its snapshots are gone."""
+    sure = past_topics(table.metadata).get(known.generation) == known.topic_id
+    return {f"{PAST_TOPIC}{known.generation}": known.topic_id} if sure else {}
 
 
 def _generation(table: Table, known: Ledger, topic_id: str) -> int:

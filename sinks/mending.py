@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headrace.schemas.catalog import catalog_errors, load_table
 from headrace.schemas.errors import HeadraceError, NotApplied, ProductStopped, Unavailable
+from headrace.sinks.dead_letters.table import LETTERS_OF, filed
 from headrace.sinks.evolution import followed_version
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import gaps
@@ -43,6 +44,8 @@ class Signs:
         ledger: the topic and the generation that its ledger follows; None: it has no ledger.
         accepted: the gaps that were accepted.
         lost: the partitions with a gap.
+        letters: what the table of dead letters is: its identity, its schema, whether headrace made it; empty: there is
+            none.
         fault: why table or ledger cannot be read; the others are empty then.
     """
 
@@ -51,6 +54,7 @@ class Signs:
     ledger: tuple[str, int] | None = None
     accepted: tuple[tuple[int, Accepted], ...] = ()
     lost: frozenset[int] = frozenset()
+    letters: tuple[object, ...] = ()
     fault: str | None = None
 
 
@@ -77,8 +81,9 @@ def signs_of(product: Product, catalog: Catalog, admin: Admin) -> Signs:
         _read_manifests(table, product)
     except (NotApplied, ProductStopped) as error:
         return Signs(topic_id, fault=error.what)
+    letters = _letters_of(product, catalog)
     if ledger is None:
-        return Signs(topic_id, _like(table))
+        return Signs(topic_id, _like(table), letters=letters)
     lows: Mapping[int, int] = {}
     if topic is not None and topic.id == ledger.topic_id:
         lows = {partition: marks.low for partition, marks in admin.watermarks(topic).items()}
@@ -88,6 +93,7 @@ def signs_of(product: Product, catalog: Catalog, admin: Admin) -> Signs:
         (ledger.topic_id, ledger.generation),
         tuple((partition, gap) for partition, gaps_of in ledger.accepted.items() for gap in gaps_of),
         frozenset(partition for partition, _, _ in gaps(ledger, lows)),
+        letters,
     )
 
 
@@ -104,6 +110,16 @@ def _like(table: Table) -> tuple[object, ...]:
         followed_version(table),
         rollbacks,
     )
+
+
+def _letters_of(product: Product, catalog: Catalog) -> tuple[object, ...]:
+    try:
+        table = load_table(catalog, filed(product))
+    except NotApplied:
+        return ()
+    except ProductStopped as error:
+        return (error.what,)
+    return table.metadata.table_uuid, table.metadata.current_schema_id, LETTERS_OF in table.properties
 
 
 def _read_manifests(table: Table, product: Product) -> None:

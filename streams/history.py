@@ -10,7 +10,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 
 from headrace.schemas.catalog import catalog_errors
 from headrace.schemas.errors import DamagedLedger, ProductStopped
-from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Ledger
+from headrace.streams.ledger import BRANCH_KEY, PROPERTY_KEY, SUMMARY_KEY, Ledger
 from headrace.streams.walk import Walk, trusted_property, walk
 
 if TYPE_CHECKING:
@@ -106,14 +106,16 @@ class Commit:
 def last_commit(table: Table) -> Commit | None:
     """Return the newest commit of a batch: of a ledger that covers offsets, so neither a hold nor an accepted gap.
 
-    None: there is none, or others have expired it.
+    What a replay has read into its branch is none: nobody can go back to it. None: there is none, or others have
+    expired it.
 
     Raises:
         DamagedLedger, ProductStopped: as `Ledger.from_json`.
     """
     snapshot = table.metadata.current_snapshot()
     while snapshot is not None:
-        text = snapshot.summary.additional_properties.get(SUMMARY_KEY) if snapshot.summary else None
+        said = snapshot.summary.additional_properties if snapshot.summary else {}
+        text = said.get(SUMMARY_KEY) if BRANCH_KEY not in said else None
         if text is not None and Ledger.from_json(text).added:
             return Commit(snapshot.snapshot_id, snapshot.timestamp_ms)
         parent = snapshot.parent_snapshot_id

@@ -135,25 +135,23 @@ def show(
     That is the reason and the field, never a value. With --unmasked, key and value are printed as they are: they may be
     personal data, and nothing has masked them.
     """
-    from headrace.schemas.catalog import load_table
     from headrace.schemas.registry import Registry
-    from headrace.selfserve.dead_letters import find_letter, state_of
+    from headrace.selfserve.dead_letters import Followed, find_letter, state_of
     from headrace.selfserve.dead_letters_view import show_bytes, show_letter, write_letter
     from headrace.sinks.dead_letters.verdict import verdict_now
-    from headrace.streams.history import read_ledger
 
     wanted = _place(place)
     post = _Post.of(context, product)
-    ledger = read_ledger(load_table(post.catalog, post.product), post.product)
+    followed = Followed.by(post.catalog, post.product)
     with progress("reading dead letters") as tell:
-        kept = find_letter(ledger, post.letters(tell), wanted)
+        kept = find_letter(followed, post.letters(tell), wanted)
     if kept is None:
         raise UserError(
             f"there is no dead letter of partition {wanted[0]}, offset {wanted[1]}",
             where=f"topic {post.product.dead_letter_topic}",
             hint=f"headrace dlq list {post.product.name}",
         )
-    state = state_of(post.catalog, post.product, wanted)
+    state = state_of(post.catalog, post.product, kept)
     with Registry(post.mesh.environment.registry_config()) as registry:
         verdict = verdict_now(post.product, post.mesh.policy, registry, kept.letter)
     if report is ReportFormat.JSON:
@@ -185,7 +183,8 @@ def redrive(
 ) -> None:
     """Put dead letters back into the table, after what was wrong has been mended.
 
-    Each becomes the row that it should have been: its partition, offset, timestamp and generation, and today's masks.
+    Each becomes the row that it should have been: its partition, offset, timestamp and generation, and today's masks;
+    letters of a topic that was made anew since, too.
     None comes twice, however often this runs, and sinks may run meanwhile. Letters that still cannot be read stay.
     A row that somebody has deleted from the table comes back while its letter is there; --partition and --offset choose
     others. Subscribers that have passed its offset do not see the event any more; the table has it.

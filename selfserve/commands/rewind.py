@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.schemas.errors import UserError
+from headrace.schemas.errors import HeadraceError, UserError
 from headrace.selfserve.commands import epilog, session_of
 from headrace.selfserve.commands.operate import Name, Yes  # noqa: TC001 - typer reads annotations when a command runs
 from headrace.selfserve.commands.questions import check_answerable, confirm
@@ -126,7 +126,8 @@ def rollback(
         table, plan = planned()
         show_rollback(chosen, plan, _rows(table), sys.stderr)
         confirm("take the table back?", yes=yes)
-        say(f"taken back in snapshot {land_rollback(catalog, chosen, plan)}")
+        with _told_where_to_look(chosen):
+            say(f"taken back in snapshot {land_rollback(catalog, chosen, plan)}")
     if released:
         say(f"running sinks go on by themselves; else: headrace sink {chosen.name}")
     else:
@@ -233,16 +234,29 @@ def replay(
 
 
 @contextmanager
+def _told_where_to_look(product: Product) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"broken off. next: headrace snapshots {product.name} shows whether the table was taken back")
+        raise
+
+
+@contextmanager
 def _told_of_break(product: Product, begin: str, steps: Sequence[str]) -> Iterator[None]:
+    going_on = f"headrace replay {product.name} --from {quote(begin)} goes on, --abandon gives it up"
     try:
         yield
     except KeyboardInterrupt:
         if "release" in steps:
             say("broken off at the very end: the table shows the new rows")
         else:
-            say(
-                f"broken off. next: headrace replay {product.name} --from {quote(begin)} goes on, --abandon gives it up"
-            )
+            say(f"broken off. next: {going_on}")
+        raise
+    except HeadraceError as error:
+        # From the swap on the error alone knows, and some errors tell how to begin anew instead.
+        if steps and "swap" not in steps and "headrace replay" not in (error.hint or ""):
+            say(f"broken off, and the table is as it was; once the fault below is mended: {going_on}")
         raise
 
 
@@ -267,7 +281,12 @@ def _beginning(text: str | None, *, abandon: bool, restart: bool) -> int | datet
         if abandon:
             return None
         raise UserError("say where to begin", hint="--from earliest, --from TIME or --from SNAPSHOT")
-    return None if text == "earliest" else snapshot_of(text) or moment_of(text)
+    if text == "earliest":
+        return None
+    try:
+        return snapshot_of(text) or moment_of(text)
+    except UserError as error:
+        raise UserError(error.what, hint=f"{error.hint}, or --from earliest") from None
 
 
 def _state(table: Table, product: Product, text: str) -> PastSnapshot:

@@ -45,38 +45,44 @@ def upkeep(
     Its sink does so by itself; this is for a table whose sink runs no more, and for looking. Which files are small says
     the contract's upkeep.compaction; none are if it is off. Files that nothing leads to and that are older than the
     contract's upkeep.orphans are condemned; what was condemned an hour ago or longer, and is still of no use, is
-    deleted. So run it twice, an hour apart. No snapshot expires by it. A sink may run meanwhile. Works without Kafka.
+    deleted, in the table of dead letters too. So run it twice, an hour apart. No snapshot expires by it. A sink may run
+    meanwhile. Works without Kafka.
     """
     from headrace.schemas.catalog import load_table, open_catalog
+    from headrace.sinks.dead_letters.table import filed
     from headrace.sinks.hold import hold_of
-    from headrace.sinks.upkeep.deletion import Deletion
-    from headrace.sinks.upkeep.sightings import Sightings
-    from headrace.sinks.upkeep.survey import survey_of
+    from headrace.sinks.upkeep.letter_files import letter_table_of
 
     mesh = session_of(context).mesh()
     chosen = mesh.product(product)
     catalog = open_catalog(mesh.environment, mesh.domain_of(chosen))
-    table = load_table(catalog, chosen)
-    failed = 0
+    table, failed = load_table(catalog, chosen), 0
+    tables = [chosen] if letter_table_of(catalog, chosen) is None else [chosen, filed(chosen)]
     if not dry_run:
         if (held := hold_of(table)) is not None:
             # A held sink may keep written files for longer than an orphan lives.
             hint = f"`headrace release {chosen.name}` first, or look with --dry-run"
             raise UserError(visible(str(held)), where=f"table {chosen.name}", hint=hint)
-        look = Deletion(chosen, Sightings()).look(table, sweep=True)
-        say(f"{chosen.name}: {look.deleted:,} files deleted, {look.condemned:,} condemned, {look.spared:,} spared")
-        failed = look.failed
-        if failed:
-            say(f"{failed:,} files could not be deleted; the next run tries again")
+        failed = sum(_look_after(catalog, each) for each in tables)
         _compact(catalog, chosen)
-        table = load_table(catalog, chosen)
-    survey = survey_of(table, chosen, time.time())
-    _show(chosen.name, survey)
-    if dry_run:
-        for file in survey.orphans:
-            say(visible(file.path), file=sys.stdout)
+    for each in tables:
+        _survey(catalog, each, lists_orphans=dry_run)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _look_after(catalog: Catalog, product: Product) -> int:
+    """Condemn and delete files of a table; return how many could not be deleted."""
+    from headrace.schemas.catalog import load_table
+    from headrace.sinks.upkeep.deletion import Deletion
+    from headrace.sinks.upkeep.sightings import Sightings
+
+    name = product.name
+    look = Deletion(product, Sightings()).look(load_table(catalog, product), sweep=True)
+    say(f"{name}: {look.deleted:,} files deleted, {look.condemned:,} condemned, {look.spared:,} spared")
+    if look.failed:
+        say(f"{name}: {look.failed:,} files could not be deleted; the next run tries again")
+    return look.failed
 
 
 def _compact(catalog: Catalog, product: Product) -> None:
@@ -92,6 +98,17 @@ def _compact(catalog: Catalog, product: Product) -> None:
         say(f"{product.name}: {done.files:,} small files with {done.rows:,} rows became {done.into:,}")
 
 
+def _survey(catalog: Catalog, product: Product, *, lists_orphans: bool) -> None:
+    from headrace.schemas.catalog import load_table
+    from headrace.sinks.upkeep.survey import survey_of
+
+    survey = survey_of(load_table(catalog, product), product, time.time())
+    _show(product.name, survey)
+    if lists_orphans:
+        for file in survey.orphans:
+            say(visible(file.path), file=sys.stdout)
+
+
 def _show(name: ProductName, survey: Survey) -> None:
     from headrace.sinks.upkeep.neighbours import SHARED
 
@@ -103,5 +120,5 @@ def _show(name: ProductName, survey: Survey) -> None:
     if survey.shared:
         say(f"{name}: no orphans are looked for: {SHARED}; move that table's files, or take its metadata files away")
     if survey.due_s is not None:
-        due = datetime.fromtimestamp(survey.due_s, UTC)
-        say(f"{survey.waiting:,} files are condemned; the first can be deleted from {due:%Y-%m-%d %H:%M:%S} UTC on")
+        due = f"{datetime.fromtimestamp(survey.due_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        say(f"{name}: {survey.waiting:,} files are condemned; the first can be deleted from {due} on")

@@ -132,10 +132,11 @@ class Outbox(Unwatched):
             return self._due.popleft().take() if self._due else None
 
     def keep(self, parcel: Parcel) -> bool:
-        """Take back a START that could not be delivered; False if its run is over, so that nothing would follow it."""
+        """Take back a START that could not be delivered; False if its run has told its end, so that nothing follows."""
         with self._changed:
-            run = self._latest[str(parcel.product.name)]
-            if run.run_id != parcel.run_id or run.over:
+            runs = (self._latest[str(parcel.product.name)], *self._due)
+            run = next((each for each in runs if each.run_id == parcel.run_id), None)
+            if run is None or (run.over and run.end is None):
                 return False
             run.start = parcel.moments[0]
             return True

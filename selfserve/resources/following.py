@@ -137,6 +137,9 @@ def changed_docs(
 def refused_versions(product: Product, live: Collection[int], verdicts: Verdicts) -> tuple[Difference, ...]:
     """Return the versions that no table of a product can follow; those that were deleted are nobody's concern."""
     waits = product.contract.refused_versions is RefusedVersions.WAIT
+    there = (
+        ", and set sink.refusedVersions to dead-letter in the contract for the events that are there" if waits else ""
+    )
     found = []
     for number, refused in verdicts.refused.items():
         if number not in live:
@@ -151,9 +154,8 @@ def refused_versions(product: Product, live: Collection[int], verdicts: Verdicts
                 f"version {number}",
                 why=f"the table cannot follow this version of {product.subject}; its events "
                 + ("wait, and so do those behind them" if waits else "become dead letters, as the contract says"),
-                next=f"register a version that it can follow, delete version {number} of {product.subject} in the "
-                "registry (softly: its number must not come again), and set sink.refusedVersions to dead-letter in the "
-                "contract for the events that are there",
+                next=f"register a version that it can follow{',' if waits else ' and'} delete version {number} of "
+                f"{product.subject} in the registry (softly: its number must not come again){there}",
                 details=details,
             )
         )

@@ -74,11 +74,14 @@ class Holdings:
 
 
 def _is_behind(snapshot: Snapshot, asked: Mapping[int, Longs], ledger: Ledger) -> bool:
-    """Tell whether a snapshot is a sink's batch that lies behind these offsets in every partition."""
+    """Tell whether a snapshot is a sink's batch that lies behind these offsets, or is of another generation."""
     text = said_by(snapshot).get(SUMMARY_KEY)
     if text is None or snapshot.summary is None or snapshot.summary.operation.value != "append":
         return False
     own = Ledger.from_json(text)
+    if own.generation != ledger.generation:
+        # A batch's rows are all of its own generation.
+        return bool(own.added)
     same = (own.topic_id, own.generation) == (ledger.topic_id, ledger.generation)
     return (
         same

@@ -5,7 +5,8 @@ positions of that handle and that a scan of its snapshot does not hold; the comm
 branch's head. No position moves. So a redrive may be repeated, broken off anywhere, and run beside sinks, other
 redrives and rollbacks: whoever moves the table in between, the next attempt looks again.
 
-A row has its original's partition, offset, timestamp, generation and schema id, and the masks of today.
+A row has its original's partition, offset, timestamp, generation and schema id, and the masks of today. Letters of a
+topic that the table followed before it was made anew become rows of that generation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headrace.sinks.dead_letters.redriving import (
     Tally,
     Wish,
     by_partition,
+    by_topic,
     frames_from,
     only,
     place_of,
@@ -34,6 +36,7 @@ from headrace.sinks.evolution import REFUSED_VERSION
 from headrace.sinks.files import write_rows
 from headrace.sinks.hold import hold_of
 from headrace.sinks.landing import Step
+from headrace.sinks.past_topics import as_followed
 from headrace.streams.history import read_ledger
 from headrace.streams.ledger import REDRIVE_KEY
 
@@ -109,8 +112,7 @@ class Redrive:
         tally, seen = tally or Tally(), Seen()
         check_redrivable(load_table(self.catalog, self.product), self.product)
         for portion in portions:
-            letters = seen.new(kept for kept in portion if self.wish.covers(kept.letter))
-            if letters:
+            for letters in by_topic(seen.new(kept for kept in portion if self.wish.covers(kept.letter))):
                 for step in _Portion(self, letters, tally):
                     self.observe(step)
         return tally
@@ -130,7 +132,7 @@ def check_redrivable(table: Table, product: Product) -> None:
 
 @dataclass(slots=True)
 class _Portion:
-    """Puts one portion back: an iterator over the steps, each of which is yielded before it is done."""
+    """Puts letters of one topic back: an iterator over the steps, each of which is yielded before it is done."""
 
     redrive: Redrive
     letters: Sequence[Kept]
@@ -143,8 +145,8 @@ class _Portion:
     # What has been decoded so far: rows, and by place the reason why there is none; None: there is.
     _chunks: list[Chunk] = field(default_factory=list)
     _reasons: dict[Place, str | None] = field(default_factory=dict)
-    # The rows that were written last, and how many each attempt holds, by its snapshot's id.
-    _written: tuple[frozenset[Place], Written] | None = None
+    # The generation and the rows that were written last, and how many each attempt holds, by its snapshot's id.
+    _written: tuple[int, frozenset[Place], Written] | None = None
     _staged: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,21 +164,22 @@ class _Portion:
             check_redrivable(table, self.redrive.product)
             self._attempts.raise_doubt()
             ledger = read_ledger(table, self.redrive.product)
-            self._look(table, ledger)
+            followed = self._followed(table, ledger)
+            self._look(table, followed)
             if self._decode():
                 # Decoding may have made the table follow a version.
                 continue
             rows = frozenset(place for place in self._open() if self._reasons[place] is None)
-            if ledger is None or not rows:
+            if ledger is None or followed is None or not rows:
                 self._settle(0)
                 return
-            if self._written is None or self._written[0] != rows or not self._written[1].fits(table):
+            if self._written is None or not self._serves(self._written, table, followed, rows):
                 yield Step.FILES
-                self._write(table, ledger, rows)
+                self._write(table, followed, rows)
                 # Writing takes long enough for others to land: the table is looked at again on a new handle.
                 continue
             yield Step.STAGE
-            staged = self._attempts.stage(table, self._draft(ledger, *self._written))
+            staged = self._attempts.stage(table, self._draft(ledger, followed, rows, self._written[-1]))
             self._staged[staged.snapshot_id] = len(rows)
             yield Step.COMMIT
             answer = self._attempts.send(table, staged)
@@ -190,6 +193,13 @@ class _Portion:
             where=f"table {self.redrive.product.name}",
             hint="what was put back stays; run it again",
         )
+
+    def _followed(self, table: Table, ledger: Ledger | None) -> Ledger | None:
+        """Return the ledger of the letters' topic: the table's own, or that of an earlier topic, which has ended."""
+        if ledger is None:
+            return None
+        partitions = {kept.letter.partition for kept in self.letters}
+        return as_followed(table.metadata, ledger, self.letters[0].topic_id, partitions) or ledger
 
     def _look(self, table: Table, ledger: Ledger | None) -> None:
         """See the letters as one handle does."""
@@ -223,13 +233,21 @@ class _Portion:
     def _write(self, table: Table, ledger: Ledger, rows: frozenset[Place]) -> None:
         shape, product = self.redrive.decoding.shape(table), self.redrive.product
         made = shape.rows(table, only(self._chunks, rows), ledger.generation)
-        self._written = rows, write_rows(table, made, product)
+        self._written = ledger.generation, rows, write_rows(table, made, product)
 
-    def _draft(self, ledger: Ledger, rows: frozenset[Place], written: Written) -> Draft:
+    @staticmethod
+    def _serves(
+        written: tuple[int, frozenset[Place], Written], table: Table, ledger: Ledger, rows: frozenset[Place]
+    ) -> bool:
+        return written[:2] == (ledger.generation, rows) and written[-1].fits(table)
+
+    def _draft(self, ledger: Ledger, followed: Ledger, rows: frozenset[Place], written: Written) -> Draft:
         last = {partition: int(offsets[-1]) for partition, offsets in by_partition(rows).items()}
+        # Rows of an earlier generation are none of those whose last ones the ledger tells.
+        after = ledger.redriven(last) if followed is ledger else ledger.adding_nothing()
         asked = {name: value for name, value in asdict(self.redrive.wish).items() if value is not None}
         note = json.dumps({"rows": len(rows), **asked}, separators=(",", ":"))
-        return Draft(ledger.redriven(last), written.files, notes={REDRIVE_KEY: note})
+        return Draft(after, written.files, notes={REDRIVE_KEY: note})
 
     def _settle(self, rows: int) -> None:
         tally, found = self.tally, self._sorted

@@ -1,8 +1,8 @@
 """Which dead letters can be put back into a table, and what became of each. Pure.
 
 A letter can be put back if it came from the topic that the table follows, lies before the table's position in its
-partition (what lies behind, the sink reads by itself), and is not in the table. Whether it can be read by now, only
-decoding tells.
+partition (what lies behind, the sink reads by itself), and is not in the table. Of a topic that the table has followed
+before, every letter lies before: nobody reads that one again. Whether a letter can be read by now, only decoding tells.
 """
 
 from __future__ import annotations
@@ -134,6 +134,14 @@ def sorted_by(ledger: Ledger | None, kept: Iterable[Kept]) -> Sorted:
         else:
             passed.append(each)
     return Sorted(tuple(passed), ahead, tuple(untimed), others)
+
+
+def by_topic(kept: Iterable[Kept]) -> Iterator[Sequence[Kept]]:
+    """Yield letters, those of one topic together."""
+    found: dict[str, list[Kept]] = {}
+    for each in kept:
+        found.setdefault(each.topic_id, []).append(each)
+    yield from found.values()
 
 
 def place_of(letter: Letter) -> Place:

@@ -7,6 +7,7 @@ others are read one after another and written without these rows.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,7 @@ class Cutting:
         )
 
     def _rewrite(self, table: Table, boundary: Boundary) -> None:
+        began_s = time.time()
         with reading_errors(self._product):
             tasks = list(table.scan(snapshot_id=head_of(table.metadata)).plan_files())
             fates = [(task, boundary.fate(_extent(table, task.file))) for task in tasks]
@@ -139,7 +141,7 @@ class Cutting:
                     files += made
                     removed.append(task.file)
             self._last_rows = last_rows_that_stay(table, head_of(table.metadata), boundary)
-        self._written, self._removed = Written.for_(table, tuple(files)), tuple(removed)
+        self._written, self._removed = Written.for_(table, tuple(files), began_s), tuple(removed)
         self._head = head_of(table.metadata)
 
     def _without(self, table: Table, task: FileScanTask, boundary: Boundary) -> tuple[list[DataFile], bool]:
