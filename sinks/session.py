@@ -112,6 +112,7 @@ class Session:
             self._collect()
             self._tell_watermark()
             self._look_whether_it_moved()
+            self._upkeep.polled(self._batch.positions.keys())
             if self._release.came():
                 self._resume()
             if targets is not None and self._caught_up(targets):
@@ -277,5 +278,10 @@ class Session:
             return False
         self._look_s = now_s + LOOK_S
         product = self._works.product
-        self._ledger = read_ledger(load_table(self._works.desk.catalog, product), product, self._works.desk.branch)
-        return targets.held_by(self._ledger)
+        desk = self._works.desk
+        ledger = read_ledger(load_table(desk.catalog, product), product, desk.branch)
+        # Without partitions nobody has asked yet: positions in another topic of the name say nothing of these targets.
+        if ledger is not None and (topic_id := desk.topic_id()) != ledger.topic_id:
+            raise topic_made_anew(product, ledger.topic_id, topic_id)
+        self._ledger = ledger
+        return targets.held_by(ledger)

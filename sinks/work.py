@@ -39,8 +39,8 @@ class Works:
 
     ``observe`` is told each step of a landing before it is done, from the pipeline's thread. ``landed`` is told each
     commit and the seconds from the batch's turn to land until then, waits included. ``abandon`` is set when the session
-    ends: from then on nothing waits any longer. ``upkeep`` is opened with the session, is told each commit, and is
-    closed with the session; what it hands in is done between two landings. ``reached`` is told the watermark of the
+    ends: from then on nothing waits any longer. ``upkeep`` is opened with the session, is told each commit and each
+    poll, and is closed with it; what it hands in is done between two landings. ``reached`` is told the watermark of the
     session's partitions (see `headrace.sinks.watermark`) when it has moved, about once a second; None: there is none.
     """
 

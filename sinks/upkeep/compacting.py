@@ -62,7 +62,7 @@ class Compacting:
     _told: bool = False
 
     def due(self, now_s: float) -> bool:
-        """Tell whether it is time; the first time is ``every_s`` after the first commit, when there is something."""
+        """Tell whether it is time; the first time is ``every_s`` after it was first asked."""
         if self._again_s is None:
             self._again_s = now_s + self.every_s
         return now_s >= self._again_s

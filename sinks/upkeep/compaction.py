@@ -15,6 +15,7 @@ outcome of a request may not be known; files that no snapshot names are swept wh
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 UPKEEP_NOTE = "headrace.upkeep"
 # Why a table is left as it is.
 KEEPS_DELETES = "another engine keeps deletes beside the table's files"
+# A table that nobody has committed to for so long rests: its last few small files wait for no others.
+RESTS_AFTER_S = 600.0
 # How often a run chooses anew, because of what it has found out. The next run knows it too.
 _MOST_CHOICES = 8
 # How many runs an operator's command does at most.
@@ -142,6 +145,8 @@ class Compactor:
     _most_rows: int | None = None
     # Files that cannot be rewritten: the others are not to wait for them.
     _unfit: set[str] = field(default_factory=set)
+    # The metadata in which there was nothing to do, and whether the table rested: while that stays, so it is.
+    _nothing_in: tuple[str, bool] | None = None
 
     def rewrite(self, table: Table) -> Rewritten | None:
         """Write the files of one run; None: there is nothing to do. Nothing is committed.
@@ -152,13 +157,14 @@ class Compactor:
             Unavailable: if storage fails, files are gone, or it was ended.
             ProductStopped: if a file is damaged, and there is nothing else to do.
         """
-        layout = self._layout(table)
-        if layout is None:
+        layout, began_s = self._layout(table), time.time()
+        state = table.metadata_location, _rests(table, began_s)
+        if layout is None or state == self._nothing_in:
             return None
         rewriting = Rewriting(table, self.product, layout, lambda: not self.ended.is_set())
         why: ProductStopped | None = None
         for _ in range(_MOST_CHOICES):
-            bins = self._bins(table, sorts=bool(layout.order))
+            bins = self._bins(table, resting=state[1], sorts=bool(layout.order))
             made: list[DataFile] = []
             replaced: list[DataFile] = []
             for each, files in bins:
@@ -175,8 +181,9 @@ class Compactor:
                     _LOG.warning(
                         "a file is left as it is", product=str(self.product.name), what=why.what, next=why.hint
                     )
-                return Rewritten(self.product, Written.for_(table, tuple(made)), tuple(replaced))
+                return Rewritten(self.product, Written.for_(table, tuple(made), began_s), tuple(replaced))
             if not bins:
+                self._nothing_in = state
                 break
         if why is not None:
             raise why
@@ -187,7 +194,7 @@ class Compactor:
         # What this version cannot write stops the product's sink anyway.
         return found[0] if found else None
 
-    def _bins(self, table: Table, *, sorts: bool) -> list[tuple[Bin, list[DataFile]]]:
+    def _bins(self, table: Table, *, resting: bool, sorts: bool) -> list[tuple[Bin, list[DataFile]]]:
         small: dict[str, DataFile] = {}
         metadata = table.metadata
         with catalog_errors(f"table {self.product.name}"):
@@ -196,6 +203,7 @@ class Compactor:
                 self.aims,
                 spec_id=metadata.default_spec_id,
                 head=metadata.next_sequence_number() - 1,
+                resting=resting,
                 most_rows=self._most_rows if sorts else None,
             )
         return [(each, [small[file.path] for file in each.files]) for each in bins]
@@ -228,6 +236,11 @@ def _is_plain(file: DataFile) -> bool:
 def _told_apart(value: Any) -> Any:
     """Return what equals another partition's value only if both are one: -0.0 is not 0.0 there, and NaN is NaN."""
     return str(value) if isinstance(value, float) else value
+
+
+def _rests(table: Table, now_s: float) -> bool:
+    head = table.metadata.current_snapshot()
+    return head is not None and now_s - head.timestamp_ms / 1_000 >= RESTS_AFTER_S
 
 
 def has_deletes(table: Table, product: Product) -> bool:
@@ -284,8 +297,3 @@ def compact_runs(catalog: Catalog, product: Product, aims: Compaction | None = N
         snapshot_id = land(catalog, product, rewritten.draft)
         if snapshot_id is not None:
             yield rewritten.landed(snapshot_id)
-
-
-def compact_once(catalog: Catalog, product: Product, aims: Compaction | None = None) -> Compacted | None:
-    """Do one run of compaction; None: there is nothing to do. See :func:`compact_runs`."""
-    return next(compact_runs(catalog, product, aims), None)

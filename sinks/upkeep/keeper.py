@@ -1,7 +1,8 @@
 """The keeper: a session's upkeep in a thread of its own, which neither blocks a landing nor breaks a session.
 
-It is asked after each commit, and works only in the session that has the topic's first partition: so of several workers
-of a product one does it. Two may, for a moment around a rebalance; then one's commit is refused, and nothing is harmed.
+It is asked after each commit, and once a minute while none lands. It works only in the session that has the topic's
+first partition: so of several workers of a product one does it. Two may, for a moment around a rebalance; then one's
+commit is refused, and nothing is harmed.
 
 Its thread is not told to be nice to others: one that the scheduler passes over while it holds the interpreter's lock
 would stop the landing. It is short instead: tasks rest longer than they work, and Arrow works without that lock.
@@ -38,6 +39,8 @@ _FIRST_PARTITION = 0
 # A task that failed rests so long, then twice as long, and so on up to the other.
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 600.0
+# How often a table is looked after to which the session commits nothing: what waits there has hours of time.
+IDLE_S = 60.0
 # A session's end does not wait for a file that is being written: it is given up.
 CLOSE_S = 0.2
 
@@ -83,17 +86,27 @@ class Keeper:
     clock: Callable[[], float] = time.monotonic
     _pipeline: Pipeline = field(init=False)
     _working: Future[None] | None = field(default=None, init=False)
+    _idle_since_s: float = field(init=False)
     _faults: dict[str, _Faults] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._pipeline = Pipeline(f"keep-{self.product.name}")
         self._faults = {task.name: _Faults() for task in self.tasks}
+        self._idle_since_s = self.clock()
 
     def landed(self, landed: Landed, partitions: Collection[int]) -> None:  # noqa: ARG002 - what landed does not matter
         """Do what is due, unless there is work under way. Returns at once."""
+        self._ask(partitions)
+
+    def polled(self, partitions: Collection[int]) -> None:
+        """Do what is due, if it was not asked for a while. Returns at once."""
+        if self.clock() - self._idle_since_s >= IDLE_S:
+            self._ask(partitions)
+
+    def _ask(self, partitions: Collection[int]) -> None:
         if _FIRST_PARTITION not in partitions or (self._working is not None and not self._working.done()):
             return
-        now_s = self.clock()
+        self._idle_since_s = now_s = self.clock()
         due = [task for task in self.tasks if not self._faults[task.name].resting(now_s) and task.due(now_s)]
         if due:
             self._working = self._pipeline.submit(lambda: self._work(due))

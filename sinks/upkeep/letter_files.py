@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from headrace.schemas.product import Product
 
-__all__ = ["LetterFiles"]
+__all__ = ["LetterFiles", "letter_table_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,24 @@ class LetterFiles:
         Raises:
             Unavailable, ProductStopped: as `Deletion.run`.
         """
-        try:
-            table = load_table(self.catalog, self.deletion.product)
-        except NotApplied:
-            return
-        if LETTERS_OF in table.properties:
+        table = _made_by_headrace(self.catalog, self.deletion.product)
+        if table is not None:
             self.deletion.run(table)
+
+
+def letter_table_of(catalog: Catalog, product: Product) -> Table | None:
+    """Return a product's table of dead letters; None: there is none, or one of that name that headrace did not make.
+
+    Raises:
+        Unavailable: catalog or storage does not answer.
+        ProductStopped: the table's metadata is damaged.
+    """
+    return _made_by_headrace(catalog, filed(product))
+
+
+def _made_by_headrace(catalog: Catalog, letters: Product) -> Table | None:
+    try:
+        table = load_table(catalog, letters)
+    except NotApplied:
+        return None
+    return table if LETTERS_OF in table.properties else None

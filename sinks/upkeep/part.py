@@ -1,4 +1,4 @@
-"""What upkeep is to a session: it is told each commit, and what it commits is done between two landings."""
+"""What upkeep is to a session: it is told each commit and poll; what it commits is done between two landings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ class Submit(Protocol):
 
 
 class Upkeep(Protocol):
-    """What keeps a table quick while a session lands into it. Neither method may block or raise."""
+    """What keeps a table quick while a session lands into it. No method may block or raise."""
 
     def landed(self, landed: Landed, partitions: Collection[int]) -> None:
         """A batch is in the table; ``partitions`` are the session's own now."""
+        ...
+
+    def polled(self, partitions: Collection[int]) -> None:
+        """The session has polled, some ten times a second, whether anything lands or not."""
         ...
 
     def close(self) -> None:
@@ -36,6 +40,9 @@ class NoUpkeep:
 
     def landed(self, landed: Landed, partitions: Collection[int]) -> None:
         """See :meth:`Upkeep.landed`."""
+
+    def polled(self, partitions: Collection[int]) -> None:
+        """See :meth:`Upkeep.polled`."""
 
     def close(self) -> None:
         """See :meth:`Upkeep.close`."""

@@ -8,7 +8,7 @@ counted and not bytes, because bytes do not add up: what lies together compresse
 
 What is left is few. Of the small files of a growing partition that no bin takes, each behind the first ones has over
 half of the rows of all before it together, so their number grows with the logarithm of the rows too. A partition that
-gets no rows any more is put together once more, with a lower factor.
+gets no rows any more is put together once more, with a lower factor; so are all of a table that rests.
 
 Files stay within their partition and their partition spec: those of an earlier spec, whose rows may belong to several
 partitions of today's, are left as they are. A file of an earlier sort order is taken like any other if it is small; it
@@ -77,7 +77,13 @@ class Bin:
 
 
 def chosen(
-    files: Iterable[LiveFile], aims: Compaction, *, spec_id: int, head: int, most_rows: int | None = None
+    files: Iterable[LiveFile],
+    aims: Compaction,
+    *,
+    spec_id: int,
+    head: int,
+    resting: bool = False,
+    most_rows: int | None = None,
 ) -> tuple[Bin, ...]:
     """Return the bins of one run: those that spare most files a byte come first, as many as one run may read.
 
@@ -86,6 +92,7 @@ def chosen(
         aims: how large files become, and which are small.
         spec_id: the table's partition spec.
         head: the sequence number of the snapshot.
+        resting: nobody commits to the table any more: all its partitions have settled.
         most_rows: how many rows a bin may have; None: any number.
     """
     room = _Room(aims.target_bytes, most_rows)
@@ -97,11 +104,10 @@ def chosen(
         newest[file.partition] = max(newest[file.partition], file.sequence)
         if file.size_bytes < aims.small_bytes:
             partitions[file.partition].append(file)
-    found = [
-        each
-        for partition, small in partitions.items()
-        for each in _bins(small, room, *_rule(aims, settled=head - newest[partition] >= SETTLED_AFTER))
-    ]
+    found: list[Bin] = []
+    for partition, small in partitions.items():
+        settled = resting or head - newest[partition] >= SETTLED_AFTER
+        found += _bins(small, room, *_rule(aims, settled=settled))
     return tuple(_of_one_run(sorted(found, key=lambda each: each.size_bytes / len(each.files))))
 
 

@@ -17,7 +17,7 @@ class Task(Protocol):
         ...
 
     def due(self, now_s: float) -> bool:
-        """Tell whether it is to be done now, on the keeper's monotonic clock. Asked after commits; quick."""
+        """Tell whether it is to be done now, on the keeper's monotonic clock. Asked now and then; quick."""
         ...
 
     def run(self, table: Table, /) -> None:

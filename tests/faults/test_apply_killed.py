@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from headrace.selfserve.stack.embedded import EmbeddedStack
     from tests.support.meshes import Cluster
 
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 RETURNS = "shop.returns"
 # A domain's namespace (once more when its table is made), the table, its sort order, its place.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
 
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
+
 # Members of a group that were killed are missed after 6 s here, and a worker takes some seconds to begin.
 TAKEOVER_S = 15.0
 KILLS = 6
@@ -69,7 +72,7 @@ def test_auditors_that_are_killed_at_any_moment_lose_and_double_nothing(mesh: Me
         for future in admin.delete_topics(topics[:3]).values():
             future.result()
         with auditing(mesh, tmp_path / "last.log", "--until-caught-up", warm=False) as last:
-            assert last.wait(120) == 0, last.text()
+            assert last.wait(240) == 0, last.text()
         for topic in topics:
             opened = [finding for finding in found.of(topic) if finding.open]
             closed = [finding for finding in found.of(topic) if not finding.open]
@@ -95,7 +98,7 @@ def test_another_auditor_takes_over_from_one_that_is_killed(mesh: Mesh, tmp_path
             "first": stack.enter_context(auditing(mesh, tmp_path / "first.log")),
             "second": stack.enter_context(auditing(mesh, tmp_path / "second.log", warm=False)),
         }
-        assert eventually(audits["second"].has_a_part, within_s=60), audits["second"].text()
+        assert eventually(audits["second"].has_a_part), audits["second"].text()
         found.within(TAKEOVER_S, lambda: made_by_hand(mesh, 1), f"{prefix}by_hand_1")
         assert not audits["second"].logged("event=scanning")
         audits.pop(killed).signal(signal.SIGKILL)
@@ -111,7 +114,7 @@ def test_an_audit_until_caught_up_beside_one_that_runs_disturbs_nothing(mesh: Me
     with auditing(mesh, tmp_path / "first.log") as first, FoundSoFar(mesh) as found:
         topic = made_by_hand(mesh, 1)
         with auditing(mesh, tmp_path / "second.log", "--until-caught-up", warm=False) as second:
-            assert second.wait(60) == 0, second.text()
+            assert second.wait() == 0, second.text()
         assert [finding.open for finding in found.of(topic)] == [True]
         found.within(10, lambda: made_by_hand(mesh, 2), f"{mesh.environment.topic_prefix}by_hand_2")
         first.signal(signal.SIGINT)

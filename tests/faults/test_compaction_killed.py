@@ -12,7 +12,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from headrace.schemas.upkeep import Compaction
-from headrace.sinks.upkeep.compaction import compact_once
+from tests.support.compacting import compact_once
+from tests.support.forked import preload
 from tests.support.lake import Lake, product_of
 from tests.support.waiting import PATIENCE_S
 from tests.unit.test_commit import SCHEMA, events, ids
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pyiceberg.io.pyarrow import PyArrowFile
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__])
+preload(__name__)
 # The data file, a manifest each of what is added, deleted and kept, the list of them, the table's metadata.
 FEWEST_FILES = 5
 

@@ -15,6 +15,7 @@ from headrace.schemas.catalog import identifier_of, open_catalog
 from headrace.streams.subscriber import Reading, Start, Subscriber
 from tests.support.meshes import ORDERS, encoded, order, send
 from tests.support.sinks import caught_up, eventually, registered_id, running
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,8 @@ class Producing:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
 
 
 class Seen:
@@ -160,7 +162,7 @@ def test_two_of_a_group_share_history_and_topic(mesh: Mesh, prefix: str) -> None
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(PATIENCE_S)
             assert not any(thread.is_alive() for thread in threads)
     read(both[0])
     found = sorted(number for seen in both for some in seen.numbers.values() for number in some)

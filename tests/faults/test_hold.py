@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from confluent_kafka import Producer
 
 from headrace.schemas.avro import AvroSchema
@@ -20,11 +20,12 @@ from headrace.schemas.mesh import load_mesh
 from headrace.schemas.registry import Registry
 from headrace.sinks.hold import hold, release
 from headrace.sinks.serve import serve
-from headrace.sinks.session import REVOKE_S
 from headrace.sinks.watch import Unwatched
+from tests.support.amending import patient
 from tests.support.meshes import ORDER, ORDERS, encoded, ids, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, eventually, process, registered_id, running
 from tests.support.topics import client, publish, table_of
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RETURNS = "shop.returns"
+
+
+@pytest.fixture
+def mesh(mesh: Mesh) -> Mesh:
+    """The mesh, whose workers are missed late: nobody is killed here."""
+    return patient(mesh)
 
 
 def held(mesh: Mesh, reason: str = "its table is compacted", name: str = ORDERS) -> Hold | None:
@@ -80,7 +87,7 @@ def producing(mesh: Mesh) -> Iterator[list[int]]:
                 break
             producer.produce(product.topic, encoded(product.schema, schema_id, order(number)), f"o{number}")
             sent.append(number)
-        assert producer.flush(30) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     thread = threading.Thread(target=produce, daemon=True)
     thread.start()
@@ -88,7 +95,7 @@ def producing(mesh: Mesh) -> Iterator[list[int]]:
         yield sent
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(PATIENCE_S)
 
 
 def holds(sink: Sink) -> list[MutableMapping[str, Any]]:
@@ -108,7 +115,7 @@ def test_nothing_lands_between_hold_and_release_and_nothing_is_lost(mesh: Mesh) 
         waiting = holds(sink)[-1]
         assert waiting["what"] == "held since 2026-11-23 12:00:00 UTC: its table is compacted"
         assert waiting["next"] == f"it goes on by itself after `headrace release {ORDERS}`"
-        assert len(members(mesh)) == 1, "it has left its consumer group"
+        assert eventually(lambda: len(members(mesh)) == 1), "it has left its consumer group"
 
         assert released(mesh) is not None
         landed = len(sink.landed)
@@ -244,7 +251,7 @@ def test_a_session_that_begins_under_a_hold_is_never_said_to_go_on(mesh: Mesh) -
     released(mesh)
     assert eventually(lambda: "running" in told)
     stop.set()
-    sink.join(30)
+    sink.join(PATIENCE_S)
     assert told == ["held since 2026-11-23 12:00:00 UTC: its table is compacted", "running"]
 
 
@@ -252,7 +259,7 @@ def test_a_held_sink_ends_when_it_is_told_to(mesh: Mesh, tmp_path: Path) -> None
     held(mesh)
     publish(mesh, ORDERS, range(20))
     with process(mesh, ORDERS, tmp_path / "held.log") as sink:
-        assert eventually(lambda: sink.logged("its table is compacted"), within_s=60)
+        assert eventually(lambda: sink.logged("its table is compacted"))
         sink.signal(signal.SIGTERM)
         assert sink.wait() == 0
     released(mesh)
@@ -280,7 +287,7 @@ def test_a_sink_that_cannot_even_decode_ends_when_it_is_told_to(mesh: Mesh, tmp_
         assert sink.lands()
         held(mesh)
         publish_wider(mesh, 10)
-        assert eventually(lambda: sink.logged("its table is compacted"), within_s=60)
+        assert eventually(lambda: sink.logged("its table is compacted"))
         sink.signal(signal.SIGTERM)
         assert sink.wait() == 0
     released(mesh)
@@ -300,11 +307,9 @@ def test_a_worker_joins_at_once_beside_one_that_cannot_even_decode(mesh: Mesh) -
         held(mesh)
         publish_wider(mesh, *range(20, 40))
         assert eventually(lambda: bool(first.logged("waiting")))
-        began_s = time.monotonic()
         with running(mesh) as both:
+            # The group would wait five minutes for one that does not let go: as long as it may take to its next poll.
             assert eventually(lambda: any("taken away" in line["what"] for line in both.logged("waiting")))
-            # It waits no time-out of a session, and a busy machine needs some seconds.
-            assert time.monotonic() - began_s < 4 * REVOKE_S
             released(mesh)
             assert eventually(lambda: len(ids(mesh)) == 40)
     assert_exactly_once(mesh)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.schemas.catalog import open_catalog
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from headrace.schemas.mesh import Mesh
+
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
 
 PRODUCTS = 40
 EVENTS = 100
@@ -47,7 +51,7 @@ class Worker:
 
     def values(self, name: str) -> Mapping[str, float]:
         """Return a metric's values by product, summed over other labels."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=WITHIN_S) as answer:
             page = answer.read().decode()
         found: dict[str, float] = {}
         for family in text_string_to_metric_families(page):
@@ -60,7 +64,7 @@ class Worker:
     def ready(self) -> bool:
         """Tell whether it waits for nothing and no product has stopped."""
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=WITHIN_S) as answer:
                 return bool(answer.status == 200)
         except HTTPError:
             return False
@@ -92,7 +96,7 @@ def serving(mesh: Mesh, log: Path) -> Iterator[Worker]:
             assert found, log.read_text()
             yield Worker(psutil.Process(popen.pid), found[0])
             popen.send_signal(signal.SIGTERM)
-            assert popen.wait(60) == 1, "a product had stopped"
+            assert popen.wait(WITHIN_S) == 1, "a product had stopped"
         finally:
             popen.kill()
 

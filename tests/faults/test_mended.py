@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headrace.sinks.landing import Landed
 
 LOOK_AGAIN_S = 0.2
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 
 
 @dataclass

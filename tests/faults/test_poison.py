@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from headrace.streams.admin import Admin
+from tests.support.amending import patient
 from tests.support.meshes import ORDER, ORDERS, encoded, ids, order, query, send
 from tests.support.sinks import (
     assert_exactly_once,
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
     from tests.support.meshes import Cluster
 
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
+
 RETURNS = "shop.returns"
 MANY = 1_000_000
 # No registry gives these out in a test: one of them is above what a signed 32-bit number holds.
 UNKNOWN_IDS = (0, 999_999, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF)
+
+
+@pytest.fixture
+def mesh(mesh: Mesh) -> Mesh:
+    """The mesh, whose workers are missed late: nobody is killed here."""
+    return patient(mesh)
 
 
 def header(schema_id: int) -> bytes:

@@ -11,21 +11,25 @@ from pyiceberg.manifest import DataFileContent
 
 from headrace.schemas.catalog import load_table
 from headrace.schemas.errors import Held, ProductStopped, Unavailable
+from headrace.sinks.attempts import land
 from headrace.sinks.dead_letters.holdings import Holdings
 from headrace.sinks.dead_letters.redriving import Wish, place_of
+from headrace.sinks.draft import Draft
 from headrace.sinks.hold import hold
 from headrace.sinks.landing import Step
+from headrace.sinks.past_topics import as_followed
 from headrace.streams.history import find_ledger, last_rows, read_ledger
-from headrace.streams.ledger import PROPERTY_KEY, REDRIVE_KEY
+from headrace.streams.ledger import PROPERTY_KEY, REDRIVE_KEY, Position, Range
 from tests.support.faulty import CommitFault, Crash
 from tests.support.position_deletes import delete_positions
 from tests.support.redriving import REASON, Bench
-from tests.support.workers import At
+from tests.support.workers import TOPIC_ID, At
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.sinks.dead_letters.redriving import Tally
+    from headrace.streams.ledger import Ledger
 
 CRASHING = {CommitFault.CRASH_UNSENT, CommitFault.CRASH_LANDED, CommitFault.CRASH_LATE}
 STEPS = (Step.RELOAD, Step.FILES, Step.STAGE, Step.COMMIT, Step.OUTCOME, Step.LANDED)
@@ -50,6 +54,17 @@ def assert_put_back(bench: Bench) -> None:
     assert (tally.put_back, tally.held) == (0, len(bench.log.letters()))
     assert bench.table.metadata.current_snapshot_id == before
     assert bench.rows() == bench.log.all_rows()
+
+
+def ledger_of(bench: Bench) -> Ledger:
+    ledger = read_ledger(bench.table, bench.product)
+    assert ledger is not None
+    return ledger
+
+
+def land_of_the_new_topic(bench: Bench) -> None:
+    """Land a batch of a sink that goes on with the topic that was made anew."""
+    land(bench.catalog(), bench.product, lambda _: Draft(ledger_of(bench).advanced({0: Range(0, 5)})))
 
 
 def test_all_letters_become_rows_and_a_second_run_finds_nothing(bench: Bench) -> None:
@@ -108,6 +123,34 @@ def test_a_table_is_scanned_once_however_often_sinks_commit_behind_the_letters(t
     assert holdings.among(frozenset(rows[:4]), bench.table, ledger) == set(rows[:4])
     bench.redrive()
     assert holdings.among(asked, bench.table, ledger) == asked
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_letters_of_a_topic_that_was_made_anew_become_rows_of_its_generation(bench: Bench, step: Step) -> None:
+    bench.make_anew("a-new-topic")
+    own = list(bench.box.kept)
+    strangers: list[dict[str, Any]] = [{"topic_id": "never-followed"}, {"generation": 2}, {"generation": 0}]
+    bench.box.kept = [*own, *(replace(kept, **other) for kept in own for other in strangers)]
+    at = At(step, 1, lambda: land_of_the_new_topic(bench))
+    tally = bench.redrive(at)
+    assert at.done
+    assert (tally.put_back, tally.others) == (len(own), 3 * len(own))
+    ledger = ledger_of(bench)
+    assert (ledger.topic_id, ledger.generation, ledger.positions[0]) == ("a-new-topic", 2, Position(5))
+    assert last_rows(bench.table, bench.product).generation == 1
+    assert_put_back(bench)
+
+
+def test_beside_a_sink_of_the_new_topic_the_rows_before_are_scanned_once(bench: Bench, tmp_path: Path) -> None:
+    bench.make_anew("a-new-topic")
+    asked = frozenset(place_of(kept.letter) for kept in bench.box.kept)
+    ledger, holdings = as_followed(bench.table.metadata, ledger_of(bench), TOPIC_ID, [0, 1]), Holdings(bench.product)
+    assert ledger is not None
+    assert holdings.among(asked, bench.table, ledger) == frozenset()
+    for file in (tmp_path / "warehouse").rglob("data/*.parquet"):
+        file.rename(file.with_suffix(".away"))
+    land_of_the_new_topic(bench)
+    assert holdings.among(asked, bench.table, ledger) == frozenset()
 
 
 def test_a_row_that_another_engine_has_deleted_comes_back_with_its_letter(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from headrace.sinks.landing import Step as LandingStep
 from headrace.sinks.replay.boundary import BRANCH
 from headrace.sinks.replay.steps import Step
 from tests.faults import replayer
+from tests.support.forked import preload
 from tests.support.meshes import ORDERS, ids, query
 from tests.support.sinks import assert_exactly_once, caught_up, eventually, running
 from tests.support.topics import delete_records, make_anew, publish, table_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+preload(replayer.__name__)
 
 
 def replay(mesh: Mesh, *options: str) -> int:

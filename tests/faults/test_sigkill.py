@@ -57,7 +57,7 @@ def killed_at(mesh: Mesh, name: str, step: Step, folder: Path) -> int:
             while worker.runs:
                 seen = len(worker.landed)
                 producing.burst()
-                assert eventually(partial(went_on, worker, seen), within_s=60)
+                assert eventually(partial(went_on, worker, seen))
             assert worker.wait() == -signal.SIGKILL
     with process(mesh, name, folder / f"{step}.log", until_caught_up=True) as worker:
         assert worker.wait() == 0, (folder / f"{step}.log").read_text()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,9 +13,9 @@ import pytest
 from headrace.schemas.catalog import open_catalog
 from headrace.sinks.landing import Step
 from headrace.sinks.pipeline import Pipeline
-from headrace.sinks.session import STOP_S
 from tests.support.meshes import ORDERS, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ def trickle(mesh: Mesh) -> Iterator[Callable[[], None]]:
 
     def end() -> None:
         stop.set()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
     thread.start()
@@ -64,7 +63,7 @@ def test_a_sink_catches_up_with_the_start_while_others_go_on_publishing(
         done.set()
 
     threading.Thread(target=run, daemon=True).start()
-    assert done.wait(180), "it never catches up while anybody publishes"
+    assert done.wait(240), "it never catches up while anybody publishes"
     assert sinks[0].rows(ORDERS) >= 100
     trickle()
     caught_up(mesh)
@@ -82,7 +81,7 @@ class Slow:
         return getattr(self._catalog, name)
 
     def commit_table(self, *arguments: Any) -> Any:
-        self._release.wait(120)
+        self._release.wait()
         return self._catalog.commit_table(*arguments)
 
 
@@ -99,13 +98,10 @@ def test_a_stop_does_not_wait_for_a_commit_that_does_not_answer(mesh: Mesh) -> N
 
     try:
         with running(mesh, catalogs={ORDERS: slow}, observe=observe) as sink:
-            assert committing.wait(60)
-            began = time.monotonic()
+            assert committing.wait(PATIENCE_S)
             sink.stop.set()
-            assert eventually(lambda: sink.ended(ORDERS), within_s=60)
-            took_s = time.monotonic() - began
-        # The bound of a stop, and what the reader may take to leave its group.
-        assert took_s < STOP_S + 30
+            # The commit answers after that only.
+            assert eventually(lambda: sink.ended(ORDERS))
         assert "before the last batch was committed" in str(sink.logged("stopped while waiting"))
     finally:
         release.set()
@@ -136,9 +132,9 @@ def test_ctrl_c_ends_a_program_whose_broker_is_out_of_reach(mesh: Mesh) -> None:
             assert program.stdout is not None
             assert program.stdout.readline() == "serving\n"
             # It says what it waits for, so it is inside.
-            assert "waiting" in program.stdout.readline()
+            assert any("waiting" in line for line in program.stdout)
             program.send_signal(signal.SIGINT)
-            assert program.wait(STOP_S + 15) != 0
+            assert program.wait(PATIENCE_S) != 0
         finally:
             program.kill()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.amending import patient
 from tests.support.faulty_storage import WRITTEN, Disk, DiskCatalog
 from tests.support.meshes import ORDERS, ids, order, send
 from tests.support.sinks import assert_exactly_once, events, eventually, running
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
 
 FAILURES = 2
+
+
+@pytest.fixture
+def mesh(mesh: Mesh) -> Mesh:
+    """The mesh, whose workers are missed late: nobody is killed here."""
+    return patient(mesh)
 
 
 @pytest.mark.parametrize("kind", WRITTEN)

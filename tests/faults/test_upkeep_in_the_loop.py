@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 from confluent_kafka import Producer
 
 from headrace.schemas.mesh import load_mesh
@@ -18,10 +19,11 @@ from tests.support.topics import table_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from tests.support.meshes import Cluster
     from tests.support.sinks import Sink
+
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
 
 COMMITS, EVENTS = 200, 3
 # A poll may cut what was sent at once into several batches, never into more than its events.

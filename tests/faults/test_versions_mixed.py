@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from headrace.schemas.avro import AvroSchema
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from headrace.schemas.mesh import Mesh
     from tests.support.meshes import Cluster
+
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
 
 RETURNS = "shop.returns"
 PARTITIONS = 3

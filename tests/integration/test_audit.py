@@ -25,7 +25,7 @@ from headrace.selfserve.apply import apply
 from headrace.streams.admin import Admin
 from tests.support.audits import Audit, FoundSoFar, auditing
 from tests.support.meshes import ORDER, order, send, write_product
-from tests.support.sinks import events
+from tests.support.sinks import events, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -224,12 +224,21 @@ def test_while_the_files_have_faults_the_mesh_is_what_it_was(mesh: Mesh, found: 
 
 def test_metrics_and_health_tell_of_both_halves(mesh: Mesh, found: FoundSoFar, running: Audit) -> None:
     url = next(line for line in running.text().splitlines() if line.startswith("metrics are at ")).split()[-1]
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
-    open_ones = {finding.finding_id: finding.open for finding in map(Finding.from_event, found.look())}
-    values = {name: family.samples[0].value for name, family in families.items() if name.startswith("headrace_audit")}
-    assert values["headrace_audit_scanning"] == values["headrace_audit_judging"] == 1
-    assert values["headrace_audit_open_findings"] == sum(open_ones.values())
-    assert values["headrace_audit_observations"] > 0
+
+    def values() -> dict[str, float]:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return {family.name: family.samples[0].value for family in families if family.samples}
+
+    # It may have begun just now, if no other test came before in this process.
+    assert eventually(lambda: values()["headrace_audit_observations"] > 0)
+
+    def counts_what_is_open() -> bool:
+        counted = values()["headrace_audit_open_findings"]
+        open_ones = {finding.finding_id: finding.open for finding in map(Finding.from_event, found.look())}
+        return counted == sum(open_ones.values())
+
+    assert eventually(counts_what_is_open)
+    assert values()["headrace_audit_scanning"] == values()["headrace_audit_judging"] == 1
     with urllib.request.urlopen(url.replace("metrics", "readyz"), timeout=60) as answer:
         assert json.load(answer) == {"ok": True, "reasons": []}

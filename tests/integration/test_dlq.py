@@ -19,6 +19,7 @@ from headrace.selfserve.main import main
 from headrace.streams.admin import Admin
 from tests.support.meshes import ORDER, ORDERS, encoded, order, query, send, write_product
 from tests.support.sinks import assert_exactly_once, caught_up, dead_letters, events, eventually, running
+from tests.support.topics import make_anew
 
 if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
@@ -182,6 +183,27 @@ def test_no_byte_of_a_letter_stands_anywhere_but_in_its_topic(mesh: Mesh, capfd:
     assert headrace(mesh, "dlq", "show", ORDERS, "0:3", "--unmasked", "--format", "json") == 0
     shown = json.loads(capfd.readouterr().out)
     assert (bytes.fromhex(shown["key"]), bytes.fromhex(shown["value"])) == (key.encode(), value.encode())
+
+
+def test_letters_outlive_the_topic_that_they_came_from(early: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
+    make_anew(early, early.product(ORDERS))
+    assert headrace(early, "accept-topic", ORDERS, "--yes") == 0
+    send(early, early.product(ORDERS).topic, events(early, early.product(ORDERS), map(order, range(30))), partition=0)
+    assert caught_up(early).outcomes == {ORDERS: True}
+    found = listed(early, capsys)
+    assert (found["open"], found["ahead"], found["of_other_topics"]) == (6, 0, 0)
+    assert {each["generation"] for each in found["letters"]} == {1}
+
+    mesh = amended(early)
+    assert headrace(mesh, "dlq", "show", ORDERS, "0:22") == 0
+    assert "can be read as version 2" in capsys.readouterr().out
+    for put_back in (5, 0):
+        assert headrace(mesh, "dlq", "redrive", ORDERS, "--yes") == 0
+        assert capsys.readouterr().out.startswith(f"{put_back} put back into shop.orders\n")
+    rows = query(mesh, f"SELECT _kafka_offset, _generation, note FROM {ORDERS} WHERE amount >= 100 ORDER BY 1")
+    assert rows == [(20 + n, 1, "early") for n in range(5)]
+    assert query(mesh, f"SELECT _generation, count(*) FROM {ORDERS} GROUP BY 1 ORDER BY 1") == [(1, 45), (2, 30)]
+    assert_exactly_once(mesh, ORDERS)
 
 
 def test_redrives_beside_a_sink_and_behind_a_roll_back(early: Mesh) -> None:

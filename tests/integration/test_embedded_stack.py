@@ -68,10 +68,10 @@ def make_topic(endpoints: Endpoints, topic: str) -> None:
 def produce(endpoints: Endpoints, topic: str, value: bytes) -> None:
     faults: list[object] = []
     producer = Producer({"bootstrap.servers": endpoints.bootstrap_servers, "transactional.id": "test"})
-    producer.init_transactions(30)
+    producer.init_transactions(60)
     producer.begin_transaction()
     producer.produce(topic, value, on_delivery=lambda error, _: faults.append(error) if error else None)
-    producer.commit_transaction(30)
+    producer.commit_transaction(60)
     assert faults == []
 
 

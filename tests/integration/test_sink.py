@@ -57,7 +57,7 @@ def test_without_the_secret_nothing_is_started(mesh: Mesh) -> None:
     assert query(mesh, f"SELECT count(*) FROM {ORDERS}") == [(0,)]
     consumer = Consumer({**mesh.environment.kafka_config(), "group.id": product.sink_group})
     try:
-        assert all(place.offset < 0 for place in consumer.committed([TopicPartition(product.topic, 0)], 10))
+        assert all(place.offset < 0 for place in consumer.committed([TopicPartition(product.topic, 0)], 60))
     finally:
         consumer.close()
 
@@ -91,7 +91,7 @@ def test_group_offsets_follow_the_table(mesh: Mesh) -> None:
         consumer = Consumer({**mesh.environment.kafka_config(), "group.id": product.sink_group})
         try:
             place = TopicPartition(product.topic, 0)
-            assert eventually(lambda: consumer.committed([place], 10)[0].offset == 30)
+            assert eventually(lambda: consumer.committed([place], 60)[0].offset == 30)
         finally:
             consumer.close()
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 from tests.support.subscribing import ALL, committed, each_into, numbers_of, publish
 
 GROUP = "marketing.campaigns"
+# A busy machine may stand still for seconds, which must not count as slowness of the subscriber.
+HASTY = "session.timeout.ms: 10000, max.poll.interval.ms: 10000"
 
 
 @pytest.fixture
@@ -241,10 +243,13 @@ def two_in_turn(mesh: Mesh, first: Subscriber[Any], second: Subscriber[Any]) -> 
     threads = [threading.Thread(target=read, args=pair, daemon=True) for pair in (("first", first), ("second", second))]
     for thread in threads:
         thread.start()
+    shared = 0
     for sent in range(100, 4_000, 40):
         publish(mesh, range(sent, sent + 40))
         assert eventually(lambda sent=sent: len(found) >= sent + 40), (len(found), sent)  # type: ignore[misc]
-        if {who for _, who, _ in found[-40:]} == {"first", "second"}:
+        shared += {who for _, who, _ in found[-40:]} == {"first", "second"}
+        # In the midst of the first such round a partition may have changed hands.
+        if shared == 2:
             break
     product = mesh.product(ORDERS)
     for partition in range(2):
@@ -264,11 +269,11 @@ def with_kafka(mesh: Mesh, properties: str) -> Mesh:
 
 def test_a_slow_subscriber_is_told_and_loses_nothing(mesh: Mesh, group: str) -> None:
     publish(mesh, range(10), partition=0)
-    hasty = with_kafka(mesh, "session.timeout.ms: 6000, max.poll.interval.ms: 6000")
+    hasty = with_kafka(mesh, HASTY)
     found: list[Any] = []
 
     def wait(event: Mapping[str, Any]) -> Mapping[str, Any]:
-        late = time.monotonic() + (10 if event["amount"] == 4 else 0)
+        late = time.monotonic() + (15 if event["amount"] == 4 else 0)
         assert eventually(lambda: time.monotonic() > late)
         return event
 
@@ -285,15 +290,15 @@ def test_a_slow_subscriber_is_told_and_loses_nothing(mesh: Mesh, group: str) -> 
 
 
 def test_a_subscriber_that_takes_its_time_for_each_event_stays_a_member(mesh: Mesh, group: str) -> None:
-    publish(mesh, range(8), partition=0)
-    hasty = with_kafka(mesh, "session.timeout.ms: 6000, max.poll.interval.ms: 6000")
+    publish(mesh, range(10), partition=0)
+    hasty = with_kafka(mesh, HASTY)
     found = []
     with Subscriber(hasty, ORDERS, group=group, reading=ALL) as subscriber:
         for event in subscriber:
             ready = time.monotonic() + 1.2
             assert eventually(lambda ready=ready: time.monotonic() > ready)  # type: ignore[misc]
             found.append(event)
-    assert numbers_of(found) == list(range(8))
+    assert numbers_of(found) == list(range(10))
 
 
 def test_a_group_that_shares_in_another_way_is_refused(mesh: Mesh, group: str) -> None:

@@ -23,6 +23,8 @@ from headrace.selfserve.init import init_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import stack_of
 from headrace.sinks.attempts import land
+from headrace.sinks.batch import Letter
+from headrace.sinks.dead_letters.table import LetterTable
 from headrace.sinks.draft import Draft
 from headrace.streams.admin import Admin
 from headrace.streams.ledger import Accepted, Ledger, Position
@@ -201,6 +203,27 @@ def test_dead_letters_count_once_for_this_topic_and_the_table_wins(bench: Bench)
     bench.letter(3)
     bench.letter(2, topic_id="another-topic")
     assert bench.found()[0] == {"dead_lettered": 1, "missing": [2]}
+
+
+def test_letters_that_their_topic_has_forgotten_are_told_by_their_table(bench: Bench) -> None:
+    bench.produce(range(6))
+    bench.append(0, 2, 5)
+    bench.letter(1)
+    product = bench.mesh.product(ORDERS)
+    register = LetterTable(open_catalog(bench.mesh.environment, bench.mesh.domain_of(product)), product)
+    topic_id = Admin(bench.config).topic(bench.topic).id
+    register.send(
+        [Letter(0, offset, 1, "undecodable", b"k", b"v") for offset in (1, 3)], Ledger.begin(topic_id, {0: 0})
+    )
+    register.send([Letter(0, 4, 1, "undecodable", b"k", b"v")], Ledger.begin("another-topic", {0: 0}))
+    assert bench.found() == {0: {"dead_lettered": 1, "missing": [3, 4]}, 1: {}}, "the topic is whole, and has no more"
+    places = [TopicPartition(f"{bench.topic}.dlq", 0, 1)]
+    admin = AdminClient({"bootstrap.servers": bench.config["bootstrap.servers"]})
+    for future in admin.delete_records(places).values():
+        future.result(WAIT_S)
+    assert bench.found() == {0: {"dead_lettered": 2, "missing": [4]}, 1: {}}
+    bench.letter(4)
+    assert bench.found() == {0: {"dead_lettered": 3}, 1: {}}
 
 
 def test_rows_whose_events_kafka_has_deleted(bench: Bench) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from headrace.selfserve.stack.embedded import EmbeddedStack
     from tests.support.meshes import Cluster
 
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
+
 # One stack for all of them, in one process of the test run.
 
 
@@ -32,7 +35,7 @@ def test_an_auditor_waits_for_a_server_and_goes_on(
     with auditing(mesh, tmp_path / "audit.log") as audit:
         assert eventually(lambda: audit.logged("event=observed"))
         kill(stack, server)
-        assert eventually(lambda: audit.logged("event=waiting"), within_s=60), audit.text()
+        assert eventually(lambda: audit.logged("event=waiting")), audit.text()
         stack.up(die_with_parent=True, progress=lambda _: None)
         with FoundSoFar(mesh) as found:
             Admin(mesh.environment.kafka_config()).create(name, partitions=1, config={})
@@ -48,14 +51,14 @@ def test_an_auditor_that_waits_for_kafka_ends_when_it_is_told_to(
     mesh = own.applied(tmp_path / "mesh", prefix=prefix)
     with auditing(mesh, tmp_path / "audit.log") as audit:
         kill(stack, "kafka")
-        assert eventually(lambda: audit.logged("event=waiting"), within_s=60), audit.text()
+        assert eventually(lambda: audit.logged("event=waiting")), audit.text()
         audit.signal(signal.SIGTERM)
         assert audit.wait() == 0, audit.text()
     # It waits from its start on, too.
     with auditing(mesh, tmp_path / "late.log", warm=False) as late:
-        assert eventually(lambda: late.logged("event=waiting"), within_s=60), late.text()
+        assert eventually(lambda: late.logged("event=waiting")), late.text()
         stack.up(die_with_parent=True, progress=lambda _: None)
-        assert eventually(late.scans_and_judges, within_s=60), late.text()
+        assert eventually(late.scans_and_judges, within_s=200), late.text()
         assert "Traceback" not in audit.text() + late.text()
 
 

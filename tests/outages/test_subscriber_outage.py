@@ -13,12 +13,16 @@ from structlog.testing import capture_logs
 from headrace.streams.subscriber import Reading, Start, Subscriber
 from tests.support.meshes import ORDERS, Cluster, order, send
 from tests.support.sinks import caught_up, events, eventually
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from headrace.schemas.mesh import Mesh
     from headrace.selfserve.stack.embedded import EmbeddedStack
+
+# On a busy machine with others' tests beside it.
+pytestmark = pytest.mark.timeout(600)
 
 # One stack for all of them, in one process of the test run.
 
@@ -53,11 +57,11 @@ def test_a_broker_killed_in_mid_stream_is_waited_for(
         (kafka,) = [status for status in stack.status() if status.name == "kafka"]
         assert kafka.pid is not None
         os.kill(kafka.pid, signal.SIGKILL)
-        assert eventually(lambda: any(line["event"] == "waiting" for line in list(logs)), within_s=60)
+        assert eventually(lambda: any(line["event"] == "waiting" for line in list(logs)))
         assert stack.up(die_with_parent=True, progress=lambda _: None) == own.endpoints
         publish(mesh, range(100, 199))
-        assert eventually(lambda: len(found) >= 199, within_s=60), (len(found), logs)
+        assert eventually(lambda: len(found) >= 199), (len(found), logs)
         publish(mesh, range(199, 200))
-        reading.join(60)
+        reading.join(PATIENCE_S)
     assert not reading.is_alive()
     assert sorted(found) == list(range(200))

@@ -12,6 +12,9 @@ from headrace.schemas.mesh import Mesh, load_mesh
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Longer than a machine stands still, and shorter than a test's patience: who could not leave is missed in the end.
+PATIENT_MS = 45_000
+
 
 def amended(mesh: Mesh, product: str, change: Callable[[dict[str, Any]], object]) -> Mesh:
     """Change a product's contract; return the mesh as it is then."""
@@ -41,6 +44,15 @@ def with_retention(mesh: Mesh, product: str, days: int) -> Mesh:
         contract["slaProperties"] = [*kept, {"property": "retention", "value": days, "unit": "d"}]
 
     return amended(mesh, product, change)
+
+
+def patient(mesh: Mesh) -> Mesh:
+    """Let workers be missed late, for tests that kill none: a machine that stands still loses no session."""
+    path = mesh.root / "mesh.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "session.timeout.ms: 6000" in text
+    path.write_text(text.replace("session.timeout.ms: 6000", f"session.timeout.ms: {PATIENT_MS}"), encoding="utf-8")
+    return reloaded(mesh)
 
 
 def with_fields(mesh: Mesh, product: str, *fields: dict[str, Any]) -> Mesh:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headrace.schemas.upkeep import Compaction
-from headrace.sinks.upkeep.compaction import Compacted, compact_once
+from headrace.sinks.upkeep.compaction import Compacted, compact_runs
 from headrace.streams.history import find_ledger, last_commit
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
     from pyiceberg.manifest import DataFile
 
+    from headrace.schemas.product import Product
     from tests.support.lake import Lake
 
 SMALL = Compaction(min_files=2)
+
+
+def compact_once(catalog: Catalog, product: Product, aims: Compaction | None = None) -> Compacted | None:
+    """Do one run; None: there is nothing to do."""
+    return next(compact_runs(catalog, product, aims), None)
 
 
 def once(lake: Lake, aims: Compaction = SMALL) -> Compacted | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.faults import worker
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     import signal
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from headrace.schemas.mesh import Mesh
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([worker.__name__])
+_PRELOADED = [worker.__name__]
+_CONTEXT.set_forkserver_preload(_PRELOADED)
 # A process's end is told once: two threads that ask at the same moment would take it from each other.
 _ASKING = threading.Lock()
-_BEGINS_WITHIN_S = 60.0
+
+
+def preload(module: str) -> None:
+    """Have one more module imported before processes are forked. There is one server, and it knows one list of them."""
+    _PRELOADED.append(module)
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 @dataclass
@@ -66,17 +72,17 @@ class Process:
         """Whether it has not ended."""
         return self.status is None
 
-    def wait(self, timeout_s: float = 60.0) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for the process's end and return its exit status."""
         assert eventually(lambda: not self.runs, within_s=timeout_s), f"it does not end: {self.text()}"
-        self._reader.join(60)
+        self._reader.join(PATIENCE_S)
         status = self.status
         assert status is not None
         return status
 
-    def lands(self, *, within_s: float = 60.0) -> bool:
+    def lands(self) -> bool:
         """Wait for the process's first commit; False if it ends without one or takes too long."""
-        eventually(lambda: bool(self.landed) or not self.runs, within_s=within_s)
+        eventually(lambda: bool(self.landed) or not self.runs)
         return bool(self.landed)
 
     def signal(self, number: signal.Signals) -> None:
@@ -116,7 +122,7 @@ def started(mesh: Mesh, product: str, log: Path, **options: Any) -> Process:
     with _ASKING:
         process.start()
     tell.close()
-    assert told.poll(_BEGINS_WITHIN_S), "the process does not begin"
+    assert told.poll(PATIENCE_S), "the process does not begin"
     told.recv()
     return Process(log, process, told)
 

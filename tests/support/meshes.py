@@ -15,6 +15,7 @@ from confluent_kafka import Producer
 from headrace.governance.duck import tables_of
 from headrace.schemas.mesh import Mesh, load_mesh
 from headrace.selfserve.apply import apply
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -155,7 +156,7 @@ def send(mesh: Mesh, topic: str, messages: Iterable[tuple[str | None, bytes | No
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
-    assert producer.flush(60) == 0
+    assert producer.flush(PATIENCE_S) == 0
     assert not failures
 
 

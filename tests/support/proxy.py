@@ -159,6 +159,11 @@ class Proxy:
         except OSError:
             self._end(writer)
             return
+        if self._server is None:
+            # It was accepted just before connections were refused, when there was nothing yet to be cut.
+            self._end(writer)
+            self._end(up_writer)
+            return
         self._pairs.add(up_writer)
         try:
             async with asyncio.TaskGroup() as both:

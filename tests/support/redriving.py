@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,13 @@ from headrace.sinks.dead_letters.redrive import EVERY_LETTER, Redrive, unobserve
 from headrace.sinks.dead_letters.table import LetterTable
 from headrace.sinks.decoding import chunk_of
 from headrace.sinks.files import Shape
+from headrace.sinks.generation import accept_topic, find_succession
 from headrace.sinks.tables import ensure_table
+from headrace.streams.admin import Watermarks
 from headrace.streams.decode import Decoder
 from tests.support.faulty import FaultyCatalog
 from tests.support.meshes import ORDER, ORDERS, encoded, order, write_mesh
+from tests.support.rewinding import Broker
 from tests.support.workers import PARTITIONS, SCHEMA_ID, Log, Mailbox, Worker, rows_in
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from headrace.sinks.dead_letters.message import Kept
     from headrace.sinks.dead_letters.redriving import Tally, Wish
     from headrace.sinks.landing import Step
+    from headrace.streams.admin import Admin
     from headrace.streams.frames import Frame
     from headrace.streams.ledger import Ledger
 
@@ -160,6 +164,13 @@ class Bench:
         redrive = Redrive(catalog or self.catalog(), self.product, NowKnown(self.product), wish, observe)
         kept = list(self.box.kept)
         return redrive.run([kept[first : first + portion] for first in range(0, len(kept), portion)])
+
+    def make_anew(self, topic_id: str) -> None:
+        """Let the table go on with another topic, of which no event is there yet."""
+        admin = cast("Admin", Broker(topic_id, dict.fromkeys(range(PARTITIONS), Watermarks(0, 0))))
+        found = find_succession(self.catalog(), self.product, admin)
+        assert found is not None
+        assert accept_topic(self.catalog(), self.product, found, admin) is not None
 
     @property
     def table(self) -> Table:

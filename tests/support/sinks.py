@@ -140,10 +140,18 @@ def running(
         finally:
             if not until_caught_up:
                 sink.stop.set()
-            for thread in threads:
-                thread.join(60)
+            over = _ended(threads, sink)
             sink.stop.set()
-            assert not any(thread.is_alive() for thread in threads), f"a sink does not end: {logs}"
+            assert over, f"a sink does not end: {logs}"
+
+
+def _ended(threads: Sequence[threading.Thread], sink: Sink) -> bool:
+    """Wait for the threads' end, for as long as anything lands: how long millions of rows take nobody knows."""
+    over, landed = False, -1
+    while not over and len(sink.landed) > landed:
+        landed = len(sink.landed)
+        over = eventually(lambda: not any(thread.is_alive() for thread in threads))
+    return over
 
 
 def caught_up(mesh: Mesh, *names: str, catalogs: Mapping[str, Catalog] | None = None) -> Sink:

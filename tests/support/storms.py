@@ -19,7 +19,7 @@ from headrace.selfserve.apply import apply
 from tests.support.forked import started
 from tests.support.meshes import ORDERS, encoded, order, query
 from tests.support.sinks import assert_exactly_once, caught_up, dead_letters, registered_id
-from tests.support.waiting import eventually, lasting
+from tests.support.waiting import PATIENCE_S, eventually, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,8 @@ SESSION_S = 3.0
 TRANSACTION_ROWS = 250
 # Every so many transactions is aborted by its producer, and every so many messages is poison.
 ABORTED, POISON = 5, 1_000
-_ANSWER_S = 60.0
+# What happens to workers.
+THINGS = {"join", "leave", "freeze", "kill"}
 
 
 def stormy_mesh(cluster: Cluster, root: Path, prefix: str, *, partitions: int = PARTITIONS) -> Mesh:
@@ -94,7 +95,7 @@ class Transactions:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(_ANSWER_S)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), "the producer does not end"
         if self._fault is not None and error is None:
             raise self._fault
@@ -106,7 +107,7 @@ class Transactions:
             config = {**self._mesh.environment.kafka_config(), "transactional.id": self._product.topic, "linger.ms": 5}
             # Settings of consumers alone, which a producer would warn of.
             producer = Producer({name: value for name, value in config.items() if "interval" not in name})
-            producer.init_transactions(_ANSWER_S)
+            producer.init_transactions(PATIENCE_S)
             for transaction in count(self.last + 1):
                 if self._stop.wait(self._pace_s):
                     return
@@ -130,11 +131,11 @@ class Transactions:
                 partition=number % self._partitions,
             )
         if transaction % ABORTED == 0:
-            producer.flush(_ANSWER_S)
-            producer.abort_transaction(_ANSWER_S)
+            producer.flush(PATIENCE_S)
+            producer.abort_transaction(PATIENCE_S)
             self.aborted += 1
             return
-        producer.commit_transaction(_ANSWER_S)
+        producer.commit_transaction(PATIENCE_S)
         self.poison += len(poison)
         self.sent += len(numbers) - len(poison)
         self.total += sum(numbers) - sum(poison)
@@ -245,9 +246,9 @@ class Storm:
             self.join()
 
     def blow(self, seconds: float, *, longest_sleep_s: float) -> None:
-        """Let workers join, leave, freeze and die at random."""
-        until_s = time.monotonic() + seconds
-        while time.monotonic() < until_s:
+        """Let workers join, leave, freeze and die at random, until each of these has happened too."""
+        until_s, joined = time.monotonic() + seconds, self.done["join"]
+        while time.monotonic() < until_s or self.done.keys() < THINGS or self.done["join"] == joined:
             lasting(self.dice.uniform(0, 1.0))
             self.wake()
             if len(self.running) < self.workers and self.dice.random() < 0.6:

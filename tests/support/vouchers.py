@@ -21,6 +21,7 @@ from headrace.selfserve.apply import apply
 from headrace.streams.subscriber import Reading, Start, Subscriber
 from tests.support.meshes import query, write
 from tests.support.sinks import ROOT, caught_up, eventually
+from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,15 +164,15 @@ class Worker:
         assert self.popen.stdout is not None
         self.said.extend(self.popen.stdout)
 
-    def ready(self, *, within_s: float = 60.0) -> bool:
+    def ready(self, *, within_s: float = PATIENCE_S) -> bool:
         """Wait until it takes in one event after the other."""
         eventually(lambda: bool(self.said) or self.popen.poll() is not None, within_s=within_s)
         return any(line.startswith("ready: ") for line in self.said)
 
-    def ends(self, *, within_s: float = 60.0) -> int:
+    def ends(self, *, within_s: float = PATIENCE_S) -> int:
         """Wait for its end and return its exit status."""
         status = self.popen.wait(within_s)
-        self._reader.join(60)
+        self._reader.join(PATIENCE_S)
         return status
 
     def text(self) -> str:

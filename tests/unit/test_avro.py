@@ -24,7 +24,7 @@ from headrace.schemas.avro import (
 from headrace.schemas.avro_resolver import MAX_DEPTH
 from headrace.schemas.errors import SchemaError
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 
 
 def record(*fields: Any, **more: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ COMMANDS = (
     *("hold", "release", "ledger", "accept-gap", "audit", "findings", "export", "plan", "drift", "compat", "dlq"),
     *("snapshots", "rollback", "replay", "accept-topic", "upkeep"),
 )
-ENDS_WITH = 20.0
+ENDS_WITH = 60.0
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from headrace.sinks.hold import hold
 from headrace.sinks.pipeline import Pipeline
 from headrace.sinks.upkeep import compacting
 from headrace.sinks.upkeep.compacting import TRIES, Compacting
-from headrace.sinks.upkeep.compaction import Compactor, compact_once, has_deletes
+from headrace.sinks.upkeep.compaction import Compactor, has_deletes
 from headrace.streams.history import read_ledger
 from headrace.streams.masked import MASK_PROPERTIES
+from tests.support.compacting import compact_once
 from tests.support.faulty import CommitFault, Crash, FaultyCatalog
 from tests.support.faulty_storage import WRITTEN, Disk, DiskCatalog, Trouble
 from tests.support.lake import TABLE, Lake

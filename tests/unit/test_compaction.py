@@ -6,27 +6,31 @@ import datetime as dt
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
+import time_machine
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.typedef import Record
 
-from headrace.schemas.errors import Held
+from headrace.schemas.errors import Held, Unavailable
 from headrace.schemas.product import PartitionField, SortField
 from headrace.schemas.upkeep import Compaction
-from headrace.sinks.files import Written, write_file
+from headrace.sinks.files import MAX_AGE_S, Written, write_file
 from headrace.sinks.hold import hold
-from headrace.sinks.upkeep import file_rows, rewriting
-from headrace.sinks.upkeep.compaction import UPKEEP_NOTE, Compactor, compact_once
+from headrace.sinks.upkeep import compaction, file_rows, rewriting
+from headrace.sinks.upkeep.compaction import RESTS_AFTER_S, UPKEEP_NOTE, Compactor
 from headrace.sinks.upkeep.file_rows import FileRows
+from headrace.sinks.upkeep.small_files import chosen
 from headrace.streams.history import read_ledger
-from tests.support.compacting import SMALL, compacted, live, once
+from tests.support.compacting import SMALL, compact_once, compacted, live, once
 from tests.unit.test_partitioned_tables import EMPTY, FULL, events, lake_of, lay_out
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from headrace.sinks.upkeep.small_files import Bin
 
 BY_DAY = [("at", "day"), ("id", "bucket[2]")]
 
@@ -133,6 +137,66 @@ def test_large_files_few_files_and_empty_tables_are_left(tmp_path: Path) -> None
     assert once(lake, Compaction(small_bytes=100, min_files=2)) is None
     place = lake.table.metadata_location
     assert lake.reload().metadata_location == place
+
+
+def test_a_table_in_which_there_is_nothing_to_do_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = lake_of(tmp_path, [])
+    lake.add(events(lake, {"id": 1}))
+    looks = 0
+
+    def counted(*given: Any, **named: Any) -> tuple[Bin, ...]:
+        nonlocal looks
+        looks += 1
+        return chosen(*given, **named)
+
+    monkeypatch.setattr(compaction, "chosen", counted)
+    compactor = Compactor(lake.product, SMALL)
+    for _ in range(3):
+        assert compactor.rewrite(lake.reload()) is None
+    assert looks == 1
+    for _ in range(3):
+        lake.add(events(lake, {"id": 1}))
+    # What was written and not committed is still to do.
+    assert compactor.rewrite(lake.table) is not None
+    assert compactor.rewrite(lake.table) is not None
+    assert looks == 3
+
+
+def test_few_files_are_put_together_once_the_table_rests(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path, [])
+    compactor = Compactor(lake.product, Compaction())
+    for _ in range(3):
+        lake.add(events(lake, {"id": 1}))
+    head = lake.table.current_snapshot()
+    assert head is not None
+    landed_s = head.timestamp_ms / 1_000
+    with time_machine.travel(landed_s + RESTS_AFTER_S - 1, tick=False) as clock:
+        assert compactor.rewrite(lake.table) is None
+        clock.shift(1)
+        rewritten = compactor.rewrite(lake.table)
+        assert rewritten is not None
+        assert len(rewritten.replaced) == 3
+    lake.add(events(lake, {"id": 1}))
+    assert compactor.rewrite(lake.table) is None
+
+
+def test_files_are_as_old_as_the_first_of_them_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = lake_of(tmp_path, [])
+    for _ in range(3):
+        lake.add(events(lake, {"id": 1}))
+    with time_machine.travel(dt.datetime(2026, 1, 1, tzinfo=dt.UTC), tick=False) as clock:
+
+        def slow(*given: Any, **named: Any) -> tuple[Bin, ...]:
+            clock.shift(MAX_AGE_S)
+            return chosen(*given, **named)
+
+        monkeypatch.setattr(compaction, "chosen", slow)
+        rewritten = Compactor(lake.product, SMALL).rewrite(lake.table)
+        assert rewritten is not None
+        with pytest.raises(Unavailable):
+            rewritten.draft(lake.table)
 
 
 def test_a_contract_may_want_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.selfserve.dead_letters import State, find_letter, look_at_letters, state_of
+from headrace.selfserve.dead_letters import Followed, State, find_letter, look_at_letters, state_of
 from headrace.selfserve.dead_letters_view import (
     show_bytes,
     show_letter,
@@ -24,7 +24,6 @@ from headrace.selfserve.main import main
 from headrace.sinks.dead_letters.redriving import Tally, Wish
 from headrace.sinks.dead_letters.verdict import LetterVerdict
 from headrace.sinks.landing import Step
-from headrace.streams.history import read_ledger
 from tests.support.faulty import Crash
 from tests.support.redriving import REASON, Bench
 from tests.support.workers import At
@@ -54,7 +53,10 @@ def test_each_letter_is_counted_where_it_is(bench: Bench) -> None:
     assert letters.others == 1
     assert [(facts.place, state) for facts, state in letters.newest] == [((1, 8), State.AHEAD), ((1, 3), State.OPEN)]
     assert look_at_letters(bench.catalog(), bench.product, repeated, Wish("null-value"), 2).counts == {}
-    assert state_of(bench.catalog(), bench.product, (0, 3)) is State.IN_TABLE
+    assert [state_of(bench.catalog(), bench.product, kept) for kept in bench.box.kept[:2]] == [
+        State.IN_TABLE,
+        State.OPEN,
+    ]
 
 
 def test_lists_name_no_bytes(bench: Bench) -> None:
@@ -93,9 +95,10 @@ def test_of_repeats_the_last_reason_counts_in_any_portions(bench: Bench) -> None
 
 
 def test_a_letter_is_shown_with_its_bytes_only_if_asked(bench: Bench) -> None:
-    kept = find_letter(read_ledger(bench.table, bench.product), [bench.box.kept], (1, 3))
+    followed = Followed.by(bench.catalog(), bench.product)
+    kept = find_letter(followed, [bench.box.kept], (1, 3))
     assert kept is not None
-    assert find_letter(None, [bench.box.kept], (1, 4)) is None
+    assert find_letter(followed, [bench.box.kept], (1, 4)) is None
     verdict = LetterVerdict("undecodable", "its bytes do not fit version 2: at field a.b", "a.b")
     out, document, unmasked = io.StringIO(), io.StringIO(), io.StringIO()
     show_letter(kept, State.OPEN, verdict, bench.product, out)
@@ -107,6 +110,28 @@ def test_a_letter_is_shown_with_its_bytes_only_if_asked(bench: Bench) -> None:
     assert json.loads(document.getvalue())["now"]["path"] == "a.b"
     assert "value" not in json.loads(document.getvalue())
     assert bytes.fromhex(json.loads(unmasked.getvalue())["value"]) == kept.letter.value
+
+
+def test_letters_of_a_topic_that_was_made_anew_since_are_told_apart(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, events=8)
+    bench.worker().run()
+    bench.redrive(wish=Wish(partition=0, offset=3))
+    bench.make_anew("a-new-topic")
+    ahead = replace(bench.box.kept[1], topic_id="a-new-topic", generation=2)
+    kept = [*bench.box.kept, ahead, replace(ahead, topic_id="never-followed"), replace(ahead, topic_id="a-topic")]
+    letters = look_at_letters(bench.catalog(), bench.product, [kept], Wish(), 20)
+    assert dict(letters.counts) == {(REASON, State.IN_TABLE): 1, (REASON, State.OPEN): 1, (REASON, State.AHEAD): 1}
+    assert letters.others == 2
+    assert {(facts.generation, facts.place): state for facts, state in letters.newest} == {
+        (1, (0, 3)): State.IN_TABLE,
+        (1, (1, 3)): State.OPEN,
+        (2, (1, 3)): State.AHEAD,
+    }
+    followed = Followed.by(bench.catalog(), bench.product)
+    assert find_letter(followed, [kept], (1, 3)) == ahead, "the newest"
+    found = find_letter(followed, [kept], (0, 3))
+    assert found is not None
+    assert state_of(bench.catalog(), bench.product, found) is State.IN_TABLE
 
 
 def test_bytes_are_dumped_sixteen_a_line() -> None:

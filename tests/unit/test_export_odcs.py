@@ -274,6 +274,14 @@ def test_yaml_says_to_every_reader_what_was_meant(value: dict[str, Any]) -> None
     assert read.value == value
 
 
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029"])
+def test_ends_of_lines_that_only_old_readers_know_are_escaped(end: str) -> None:
+    value = {"a": end, "b": f"one{end}two {end}", f"c{end}": ["1", f"{end}3"]}
+    text = yaml_text(value)
+    assert end not in text
+    assert yaml.safe_load(text) == value
+
+
 @given(st.from_regex(r"[-+0-9.eExo_:]{1,8}", fullmatch=True))
 def test_texts_that_look_like_numbers_stay_texts(text: str) -> None:
     faults: list[Fault] = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from pyiceberg.table.update import RemovePropertiesUpdate
+from pyiceberg.table.update import RemovePropertiesUpdate, SetPropertiesUpdate
 
 from headrace.schemas.errors import DamagedLedger, ProductStopped, Unavailable
 from headrace.sinks.generation import Succession, accept_topic, find_succession
+from headrace.sinks.past_topics import PAST_TOPIC, as_followed, past_topics
 from headrace.sinks.repair import plan_repair
 from headrace.streams.admin import Watermarks
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Accepted, Ledger, Position
@@ -52,6 +53,41 @@ def test_the_next_generation_begins_where_the_new_log_does(shop: Shop) -> None:
         "a-new-topic", 2, {0: Position(0), 1: Position(3), 2: Position(0)}, added={}, origin={1: 3}
     )
     assert shop.holds(8), "rows of the first generation stay"
+    assert past_topics(shop.table().metadata) == {1: TOPIC_ID, 2: "a-new-topic"}
+
+
+def test_which_topics_it_followed_is_known_after_their_snapshots_have_expired(shop: Shop) -> None:
+    shop.land(4)
+    for topic_id in ("a-new-topic", "a-third-topic"):
+        broker = Broker(topic_id)
+        found = found_in(shop, broker)
+        assert found is not None
+        accepted(shop, found, broker)
+    table = shop.table()
+    old = [each.snapshot_id for each in table.snapshots() if each.snapshot_id != shop.head()]
+    table.maintenance.expire_snapshots().by_ids(old).commit()
+    metadata = shop.table().metadata
+    assert len(metadata.snapshots) == 1
+    assert past_topics(metadata) == {1: TOPIC_ID, 2: "a-new-topic", 3: "a-third-topic"}
+    ledger = shop.ledger()
+    assert as_followed(metadata, ledger, "a-third-topic", [0]) is ledger
+    earlier = as_followed(metadata, ledger, TOPIC_ID, [0, 1])
+    assert earlier is not None
+    assert (earlier.generation, set(earlier.positions)) == (1, {0, 1})
+    assert as_followed(metadata, ledger, "never-followed", [0]) is None
+
+
+def test_a_generation_that_two_topics_claim_is_nobodys(shop: Shop) -> None:
+    shop.land(4)
+    found = found_in(shop)
+    assert found is not None
+    accepted(shop, found)
+    claims = {f"{PAST_TOPIC}1": "another", f"{PAST_TOPIC}x": "of no number"}
+    shop.catalog.commit_table(shop.table(), (), (SetPropertiesUpdate(updates=claims),))
+    metadata = shop.table().metadata
+    assert past_topics(metadata) == {2: "a-new-topic"}
+    assert as_followed(metadata, shop.ledger(), TOPIC_ID, [0]) is None
+    assert as_followed(metadata, shop.ledger(), "another", [0]) is None
 
 
 def test_there_is_nothing_to_accept_where_the_ids_agree_or_nothing_was_committed(shop: Shop) -> None:

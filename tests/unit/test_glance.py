@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.schemas.errors import Stale
+from headrace.schemas.errors import ProductStopped, Stale
 from headrace.sinks import glance
-from headrace.sinks.glance import Glance
+from headrace.sinks.glance import Glance, Seen
 from headrace.sinks.landing import Desk
 from headrace.sinks.past_snapshots import by_id
 from headrace.sinks.rollback import Way, land_rollback, plan_rollback
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from headrace.streams.ledger import Ledger
-
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -31,10 +29,10 @@ class Jobs:
     """Jobs of a pipeline's thread, done when the test says so."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Future[Ledger | None], Callable[[], Ledger | None]]] = []
+        self.waiting: list[tuple[Future[Seen], Callable[[], Seen]]] = []
 
-    def submit(self, job: Callable[[], Ledger | None]) -> Future[Ledger | None]:
-        future: Future[Ledger | None] = Future()
+    def submit(self, job: Callable[[], Seen]) -> Future[Seen]:
+        future: Future[Seen] = Future()
         self.waiting.append((future, job))
         return future
 
@@ -50,11 +48,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop.at(tmp_path)
 
 
-def looking(shop: Shop, jobs: Jobs) -> Glance:
+def looking(shop: Shop, jobs: Jobs, topic_id: str = TOPIC_ID) -> Glance:
     def nothing(_: object) -> object:
         raise AssertionError("nothing is written")
 
-    return Glance(Desk(shop.product, shop.catalog, Mailbox(), nothing, lambda: TOPIC_ID), jobs.submit)  # type: ignore[arg-type]
+    return Glance(Desk(shop.product, shop.catalog, Mailbox(), nothing, lambda: topic_id), jobs.submit)  # type: ignore[arg-type]
 
 
 def rolled_back(shop: Shop, target: int, way: Way) -> None:
@@ -79,6 +77,16 @@ def test_a_table_that_lost_rows_to_be_read_again_is_noticed_and_no_other(shop: S
         return
     with pytest.raises(Stale, match=r"expected \[0:8, 1:8\].*committed \[0:4, 1:4\]"):
         look.at({0: 8, 1: 8}, base)
+
+
+def test_a_topic_that_was_made_anew_with_as_many_events_is_noticed(shop: Shop) -> None:
+    jobs = Jobs()
+    shop.land(4)
+    look, base = looking(shop, jobs, "a-new-topic"), shop.ledger()
+    look.at({0: 4, 1: 4}, base)
+    jobs.do()
+    with pytest.raises(ProductStopped, match=f"the table follows the topic {TOPIC_ID}, Kafka has a-new-topic"):
+        look.at({0: 4, 1: 4}, base)
 
 
 def test_what_was_read_since_it_began_to_look_is_no_move(shop: Shop) -> None:

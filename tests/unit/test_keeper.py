@@ -14,8 +14,9 @@ from headrace.schemas.errors import Held, Unavailable
 from headrace.sinks.hold import hold
 from headrace.sinks.landing import Landed
 from headrace.sinks.pipeline import Pipeline
+from headrace.sinks.upkeep import keeper as keeper_module
 from headrace.sinks.upkeep import keeping as keeping_module
-from headrace.sinks.upkeep.keeper import FIRST_REST_S, LONGEST_REST_S, Keeper
+from headrace.sinks.upkeep.keeper import FIRST_REST_S, IDLE_S, LONGEST_REST_S, Keeper
 from headrace.sinks.upkeep.keeping import keeping
 from headrace.sinks.upkeep.sightings import Sightings
 from tests.support.lake import Lake
@@ -68,6 +69,14 @@ class Kept:
     def landed(self, *partitions: int) -> None:
         """Tell it of a commit, and wait until it has done what it does."""
         self.keeper.landed(Landed(1, self.lake.ledger, 1), partitions)
+        self.rest()
+
+    def polled(self, *partitions: int) -> None:
+        """Tell it of a poll, and wait likewise."""
+        self.keeper.polled(partitions)
+        self.rest()
+
+    def rest(self) -> None:
         assert eventually(lambda: self.keeper._working is None or self.keeper._working.done())
 
 
@@ -105,6 +114,49 @@ def test_only_the_session_with_the_first_partition_does_it(lake: Lake) -> None:
     kept.landed(2, 0)
     assert chore.done == [1]
     kept.keeper.close()
+
+
+def test_a_table_that_rests_is_looked_after_now_and_then(lake: Lake) -> None:
+    chore = Chore("one")
+    kept = Kept(lake, (chore,))
+    kept.polled(0)
+    kept.now_s = IDLE_S - 1
+    kept.polled(0)
+    assert chore.done == []
+    kept.now_s = IDLE_S
+    kept.polled(1)
+    assert chore.done == [], "another worker's"
+    kept.polled(0)
+    kept.polled(0)
+    assert chore.done == [1]
+    # What a commit has brought about counts: it rests from then on.
+    kept.now_s = 2 * IDLE_S - 1
+    kept.landed(0)
+    kept.now_s = 3 * IDLE_S - 2
+    kept.polled(0)
+    assert chore.done == [1, 1]
+    kept.now_s = 3 * IDLE_S - 1
+    kept.polled(0)
+    assert chore.done == [1, 1, 1]
+    kept.keeper.close()
+
+
+def test_a_table_that_rests_is_compacted_once_and_then_left_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping_module, "EVERY_S", 0.0)
+    monkeypatch.setattr(keeper_module, "IDLE_S", 0.0)
+    for number in range(1, 10):
+        lake.add(events(number))
+    pipeline = Pipeline("landing")
+    keeper = keeping(lake.product, lake.catalog, Sightings())(pipeline.submit)
+
+    def is_compacted() -> bool:
+        keeper.polled([0])
+        return len(list(lake.reload().scan().plan_files())) == 1
+
+    assert eventually(is_compacted)
+    assert ids(lake) == list(range(10))
+    keeper.close()
+    pipeline.close(10.0)
 
 
 def test_a_commit_does_not_wait_for_work_that_is_under_way(lake: Lake) -> None:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pytest
-from pyiceberg.types import StringType
+from pyiceberg.schema import Schema
+from pyiceberg.types import NestedField, StringType
 
 from headrace.schemas.avro import AvroSchema
+from headrace.schemas.catalog import identifier_of
 from headrace.schemas.errors import Bug, NotApplied, ProductStopped, SettingsError, Unavailable, UserError
 from headrace.sinks.commit import stage
+from headrace.sinks.dead_letters.table import ensure_letter_table, filed
 from headrace.sinks.draft import Draft
 from headrace.sinks.mending import Mending, Signs, mendable, signs_of
 from headrace.streams.admin import Topic, Watermarks
@@ -138,6 +141,24 @@ def test_what_others_do_meanwhile_does_not_show(bench: Bench) -> None:
     assert not mending.seen()
     bench.cluster.lows[1] = 3
     assert mending.seen(), "another partition has a gap now"
+
+
+def test_what_becomes_of_the_table_of_dead_letters_shows(bench: Bench) -> None:
+    lake = bench.lake
+    letters = identifier_of(filed(lake.product))
+    strange = Schema(NestedField(1, "id", StringType()))
+    lake.catalog.create_table(letters, strange)
+    mending = tried(bench.signs)
+    assert not mending.seen()
+    lake.catalog.rename_table(letters, ("shop", "away"))
+    assert mending.seen(), "another's table was moved away"
+    table = ensure_letter_table(lake.catalog, lake.product)
+    assert mending.seen(), "there is one"
+    table.append(table.schema().as_arrow().empty_table())
+    assert not mending.seen(), "letters were entered"
+    with table.refresh().update_schema() as update:
+        update.rename_column("topic_id", "topic")
+    assert mending.seen(), "its columns were changed"
 
 
 def test_a_ledger_that_is_repaired_shows(bench: Bench) -> None:

@@ -423,7 +423,7 @@ def test_a_question_that_new_trouble_has_overtaken_is_not_put() -> None:
         nonlocal begun
         begun += 1
         asked.release()
-        answer.wait(30)
+        answer.wait(120)
 
     reader = WatchedReader(told, standing, ask)
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -397,20 +398,32 @@ def on_a_terminal(root: Path, words: list[str], typed: str) -> tuple[int, str]:
     terminal, side = pty.openpty()
     try:
         os.write(terminal, typed.encode())
-        ran = subprocess.Popen(
-            [sys.executable, "-m", "headrace.selfserve.main", "--mesh", str(root), "new", *words],
-            stdin=side,
-            stdout=side,
-            stderr=side,
-        )
+        try:
+            ran = subprocess.Popen(
+                [sys.executable, "-m", "headrace.selfserve.main", "--mesh", str(root), "new", *words],
+                stdin=side,
+                stdout=side,
+                stderr=side,
+            )
+        finally:
+            os.close(side)
         try:
             status = ran.wait(60)
         finally:
             ran.kill()
-        return status, os.read(terminal, 1 << 16).decode()
+        return status, everything_on(terminal)
     finally:
         os.close(terminal)
-        os.close(side)
+
+
+def everything_on(terminal: int) -> str:
+    """Return what was shown on a terminal whose other side is closed: the kernel hands it over piece by piece."""
+    shown = b""
+    # An error is how a terminal's output ends.
+    with suppress(OSError):
+        while piece := os.read(terminal, 1 << 16):
+            shown += piece
+    return shown.decode()
 
 
 def test_on_a_terminal_it_asks(root: Path) -> None:

@@ -163,9 +163,26 @@ def test_a_start_that_was_not_delivered_goes_before_the_next(outbox: Outbox, clo
     again = taken(outbox)
     assert states(again) == ["START", "RUNNING"]
     assert again.moments[0] == parcel.moments[0]
+    assert outbox.keep(again)
     outbox.ended(PRODUCT, None)
-    assert not outbox.keep(again)
-    assert states(taken(outbox)) == ["COMPLETE"]
+    last = taken(outbox)
+    assert states(last) == ["START", "COMPLETE"]
+    # Nothing would follow it any more.
+    assert not outbox.keep(last)
+    assert outbox.owed() == 0
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_start_goes_before_an_end_that_came_while_it_was_not_delivered(outbox: Outbox, goes_on: bool) -> None:
+    outbox.running(PRODUCT)
+    parcel = taken(outbox)
+    outbox.ended(PRODUCT, FAULT)
+    if goes_on:
+        outbox.running(PRODUCT)
+    assert outbox.keep(parcel)
+    ended = taken(outbox)
+    assert (ended.run_id, states(ended)) == (parcel.run_id, ["START", "FAIL"])
+    assert outbox.owed() == (1 if goes_on else 0)
 
 
 def test_products_wait_for_each_other_in_turn(outbox: Outbox) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 from pyiceberg.expressions import AlwaysTrue
@@ -20,6 +21,7 @@ from headrace.schemas.errors import ProductStopped, Unavailable, UserError
 from headrace.schemas.upkeep import Tier, Upkeep
 from headrace.sinks.attempts import land
 from headrace.sinks.draft import Draft
+from headrace.sinks.files import MAX_AGE_S
 from headrace.sinks.landing import Step
 from headrace.sinks.past_snapshots import ancestors_of, by_id, past_snapshots
 from headrace.sinks.replay.boundary import BRANCH, Boundary, Extent, Fate, Note, changes_since, note_of
@@ -301,6 +303,26 @@ def test_a_version_that_comes_meanwhile_lets_the_files_be_written_again(shop: Sh
     cut_branch(shop.catalog, shop.product, grow)
     assert len(grown) > 1
     assert rows_of(shop, BRANCH) == below(shop, FIRST, 8)
+
+
+def test_files_are_as_old_as_the_first_of_them_was_begun(shop: Shop) -> None:
+    """What is half as old as an orphan may be swept before it is committed: it is written again."""
+    shop.land(8)
+    begin_branch(shop.catalog, shop.product, noted(shop))
+    told: list[str] = []
+    with time_machine.travel(NOW, tick=False) as clock:
+
+        def last(said: str) -> None:
+            if not told:
+                clock.shift(MAX_AGE_S)
+            told.append(said)
+
+        cutting = Cutting(shop.product, last)
+        cutting.draft(shop.table())
+        once = len(told)
+        cutting.draft(shop.table())
+        cutting.draft(shop.table())
+    assert len(told) == 2 * once > 0
 
 
 # --- what the swap would undo ---

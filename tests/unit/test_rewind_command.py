@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from headrace.schemas.catalog import open_catalog
+from headrace.schemas.errors import ProductStopped
 from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.hold import hold, hold_of
+from headrace.sinks.past_snapshots import past_snapshots
 from headrace.sinks.replay.boundary import BRANCH, Boundary, Note
-from headrace.sinks.replay.cut import begin_branch
+from headrace.sinks.replay.cut import begin_branch, cut_branch
+from headrace.sinks.replay.plan import Plan
+from headrace.sinks.replay.steps import Replay, Step
+from headrace.sinks.replay.swap import swap
+from headrace.streams.history import last_commit
 from tests.support.meshes import ORDER, ORDERS, write_mesh
 from tests.support.rewinding import Shop
 
@@ -71,11 +77,61 @@ def test_what_a_replay_has_left_is_told_and_given_up(
     assert "no replay was under way" in capsys.readouterr().err
 
 
+def test_after_a_replay_the_last_commit_is_one_that_can_be_gone_back_to(shop: Shop) -> None:
+    landed = shop.head()
+    begun(shop)
+    cut_branch(shop.catalog, shop.product, lambda _: None)
+    shop.land(4, BRANCH)
+    swap(shop.catalog, shop.product, shop.head())
+    commit, table = last_commit(shop.table()), shop.table()
+    assert commit is not None
+    assert commit.snapshot_id == landed
+    assert commit.snapshot_id in {past.snapshot_id for past in past_snapshots(table.metadata)}
+
+
 def test_giving_up_a_replay_leaves_an_operators_hold(shop: Shop, tmp_path: Path) -> None:
     begun(shop)
     hold(shop.catalog, shop.product, "we look into it", NOON)
     assert command(tmp_path, "replay", ORDERS, "--abandon", "--yes") == 0
     assert hold_of(shop.table()) is not None
+
+
+def test_a_replay_that_met_a_fault_says_how_it_goes_on(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = Plan(Note("earliest", Boundary(1, {0: 0}), shop.head()), shop.ledger(), None)
+    monkeypatch.setattr("headrace.sinks.replay.plan.plan_replay", lambda *_: plan)
+    goes_on = f"once the fault below is mended: headrace replay {ORDERS} --from earliest goes on, --abandon gives it up"
+    for step, hint, told in (
+        (Step.DRAIN, "mend the contract", True),
+        (Step.DRAIN, f"begin anew: headrace replay {ORDERS} --restart --from earliest", False),
+        (Step.SWAP, "run it again", False),
+    ):
+
+        def stops(replay: Replay, _plan: Plan, *, step: Step = step, hint: str = hint) -> int:
+            replay.observe(step)
+            raise ProductStopped("no table can follow it", where="topic shop.orders", hint=hint)
+
+        monkeypatch.setattr(Replay, "run", stops)
+        assert command(tmp_path, "replay", ORDERS, "--from", "earliest", "--yes") == 1
+        said = capsys.readouterr().err
+        assert hint in said
+        assert (goes_on in said) is told
+
+
+def test_a_rollback_that_is_interrupted_says_where_to_look(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = shop.head()
+    shop.land(8)
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headrace.sinks.rollback.land_rollback", interrupted)
+    assert command(tmp_path, "rollback", ORDERS, "--to", str(first), "--skip", "--yes") == 130
+    assert f"headrace snapshots {ORDERS} shows whether the table was taken back" in capsys.readouterr().err
+    assert hold_of(shop.table()) is None
 
 
 @pytest.mark.parametrize(
@@ -86,6 +142,7 @@ def test_giving_up_a_replay_leaves_an_operators_hold(shop: Shop, tmp_path: Path)
         (["--abandon", "--from", "earliest"], "--abandon builds nothing"),
         (["--abandon", "--restart"], "--abandon builds nothing"),
         (["--from", "yesterday"], "neither a snapshot's id nor a time"),
+        (["--from", "Earliest"], "--from earliest"),
     ],
 )
 def test_options_that_make_no_sense_change_nothing(

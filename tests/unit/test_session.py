@@ -33,7 +33,7 @@ from tests.support.meshes import ORDER
 from tests.support.workers import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from pyiceberg.table import Table
@@ -67,9 +67,9 @@ class Decoder:
 
 @dataclass
 class Script:
-    """A reader that brings what a test says, poll by poll, and then sets ``over``."""
+    """A reader that brings what a test says, poll by poll, and then sets ``over``; what says None is asked again."""
 
-    polls: list[Callable[[], list[str]]]
+    polls: list[Callable[[], list[str] | None]]
     over: threading.Event
     rebalance: Rebalance
     position: int | None = None
@@ -80,7 +80,9 @@ class Script:
         if not self.polls:
             self.over.set()
             return Polled()
-        ids = self.polls.pop(0)()
+        ids = self.polls[0]()
+        if ids is not None:
+            del self.polls[0]
         if not ids:
             return Polled(ends={0: self.position})
         start, self.position = self.position, self.position + len(ids)
@@ -104,6 +106,7 @@ class Told:
     landed: list[Landed] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     reached: list[float | None] = field(default_factory=list)
+    kept: list[tuple[str, list[int]]] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
     def land(self, landed: Landed, seconds: float) -> None:
@@ -115,12 +118,28 @@ class Told:
             self.done.set()
 
 
+@dataclass
+class Keeping:
+    """An upkeep that notes what it is told."""
+
+    told: list[tuple[str, list[int]]]
+
+    def landed(self, _landed: Landed, partitions: Collection[int]) -> None:
+        self.told.append(("landed", list(partitions)))
+
+    def polled(self, partitions: Collection[int]) -> None:
+        self.told.append(("polled", list(partitions)))
+
+    def close(self) -> None:
+        self.told.append(("closed", []))
+
+
 def desk_of(lake: Lake, branch: str = "main", expire: Callable[[Table], tuple[int, ...]] = lambda _: ()) -> Desk:
     shape = Shape(lake.product, lake.reader.record, Masker(lake.product.masks, b"k" * 32), key_masked=False)
     return Desk(lake.product, lake.catalog, Mailbox(), lambda _: shape, lambda: TOPIC_ID, branch, expire)
 
 
-def run(lake: Lake, told: Told, limits: Limits, *polls: Callable[[], list[str]]) -> None:
+def run(lake: Lake, told: Told, limits: Limits, *polls: Callable[[], list[str] | None]) -> None:
     works = Works(
         lake.product,
         cast("Admin", Cluster()),
@@ -132,6 +151,7 @@ def run(lake: Lake, told: Told, limits: Limits, *polls: Callable[[], list[str]])
         told.land,
         threading.Event(),
         reached=told.reached.append,
+        upkeep=lambda _: Keeping(told.kept),
     )
     over = threading.Event()
     with Session(works, partial(Script, list(polls), over)) as session:
@@ -181,18 +201,34 @@ def test_a_session_that_ends_leaves_no_watermark_behind(lake: Lake) -> None:
     """The next one may have other partitions, or none: then nobody would ever take it back."""
     told = Told()
 
-    def heard() -> list[str]:
-        assert told.done.wait(WITHIN_S)
-        return []
+    def reached() -> list[str] | None:
+        """Polls until the outcome has been taken, which may be long after the landing's last step."""
+        return [] if told.reached else None
 
     def broken() -> list[str]:
         raise Unavailable("the broker is gone")
 
-    polls = (lambda: ["a"], heard, *[list[str]] * 20)
     with pytest.raises(Unavailable):
-        run(lake, told, Limits(age_s=0), *polls, broken)
+        run(lake, told, Limits(age_s=0), lambda: ["a"], reached, broken)
     assert told.reached[0] is not None
     assert told.reached[-1] is None
+
+
+def test_upkeep_is_told_of_polls_also_where_nothing_lands(lake: Lake) -> None:
+    told = Told()
+    run(lake, told, Limits(age_s=0), *[list[str]] * 3)
+    assert told.kept == [*[("polled", [0])] * 4, ("closed", [])]
+
+
+def test_upkeep_is_told_of_commits(lake: Lake) -> None:
+    told = Told()
+
+    def heard() -> list[str]:
+        assert told.done.wait(WITHIN_S)
+        return []
+
+    run(lake, told, Limits(age_s=0), lambda: ["a"], heard)
+    assert [each for each in told.kept if each[0] == "landed"] == [("landed", [0])]
 
 
 @pytest.mark.parametrize("branch", ["main", "rebuilt"])

@@ -41,8 +41,10 @@ def live(rows: int, *, size: int | None = None, partition: int = 0, sequence: in
     )
 
 
-def bins(files: Sequence[LiveFile], *, head: int = 1, most_rows: int | None = None) -> list[list[int]]:
-    found = chosen(files, AIMS, spec_id=0, head=head, most_rows=most_rows)
+def bins(
+    files: Sequence[LiveFile], *, head: int = 1, resting: bool = False, most_rows: int | None = None
+) -> list[list[int]]:
+    found = chosen(files, AIMS, spec_id=0, head=head, resting=resting, most_rows=most_rows)
     return [[file.rows for file in each.files] for each in found]
 
 
@@ -90,6 +92,13 @@ def test_a_partition_that_gets_no_rows_any_more_is_put_together_once_more() -> N
     assert bins(numbered(10**6, 1), head=10**4) == []
     # A large file counts for it as well: the partition still grows.
     assert bins([*files, live(10**7, size=40 * MIB, sequence=500)], head=4 + SETTLED_AFTER) == []
+
+
+def test_in_a_table_that_rests_every_partition_is_put_together_once_more() -> None:
+    files = numbered(50, 30, 10, 5)
+    assert bins(files, head=5) == []
+    assert bins(files, head=5, resting=True) == [[50, 30, 10, 5]]
+    assert bins(numbered(10**6, 1), head=5, resting=True) == []
 
 
 def test_a_run_reads_so_much_and_no_more() -> None:

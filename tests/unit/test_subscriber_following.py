@@ -292,7 +292,7 @@ def test_history_that_is_slow_to_read_keeps_the_membership(
     def slow(self: Past, spans: Any) -> Iterator[tuple[int, pa.RecordBatch]]:
         # Done once the member has been polled three times more.
         client.next_polls += [lambda: None, lambda: None, polled.set]
-        assert polled.wait(30)
+        assert polled.wait(60)
         yield from rows(self, spans)
 
     monkeypatch.setattr(Past, "rows", slow)
@@ -313,7 +313,7 @@ def test_a_thread_fetches_one_item_at_a_time_and_only_when_asked() -> None:
 
     def items() -> Iterator[int]:
         for number in range(3):
-            assert go.wait(30)
+            assert go.wait(60)
             fetched.append(number)
             yield number
 

@@ -17,10 +17,12 @@ from headrace.schemas.mesh import load_mesh
 from headrace.selfserve.main import main
 from headrace.selfserve.stack import Endpoints
 from headrace.sinks.commit import stage
+from headrace.sinks.dead_letters.table import LETTERS_OF, ensure_letter_table, filed
 from headrace.sinks.draft import Draft
 from headrace.sinks.files import columns_of, write_rows
 from headrace.sinks.hold import HOLD_PROPERTY
 from headrace.sinks.tables import ensure_table
+from headrace.sinks.upkeep.compaction import RESTS_AFTER_S
 from headrace.sinks.upkeep.condemned import GRACE_S
 from headrace.streams.ledger import Ledger, Range
 from tests.support.meshes import ORDER, ORDERS, write_mesh
@@ -33,6 +35,16 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 
 
+def orphan_in(table: Table) -> Path:
+    """Make an orphan of four days in a table's folder."""
+    orphan = Path(table.location().removeprefix("file://")) / "data" / "orphan.parquet"
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"x" * 2_000_000)
+    old_s = time.time() - 4 * DAY_S
+    os.utime(orphan, (old_s, old_s))
+    return orphan
+
+
 class Shop:
     """A mesh whose table has one orphan of four days."""
 
@@ -43,11 +55,7 @@ class Shop:
         self.product = mesh.product(ORDERS)
         self.catalog: Catalog = open_catalog(mesh.environment, mesh.domain_of(self.product))
         table = ensure_table(self.catalog, self.product)
-        self.orphan = Path(table.location().removeprefix("file://")) / "data" / "orphan.parquet"
-        self.orphan.parent.mkdir(exist_ok=True)
-        self.orphan.write_bytes(b"x" * 2_000_000)
-        old_s = time.time() - 4 * DAY_S
-        os.utime(self.orphan, (old_s, old_s))
+        self.orphan = orphan_in(table)
 
     def run(self, *arguments: str) -> int:
         return main(["--mesh", str(self.root), "--environment", "cluster", "upkeep", ORDERS, *arguments])
@@ -89,6 +97,39 @@ def test_twice_an_hour_apart_deletes(shop: Shop, capsys: pytest.CaptureFixture[s
     assert not shop.orphan.exists()
 
 
+def letters_with_an_orphan(shop: Shop) -> Path:
+    """Make the table of the product's dead letters, and an orphan of four days in it."""
+    table = ensure_letter_table(shop.catalog, shop.product)
+    return orphan_in(table)
+
+
+def test_the_table_of_dead_letters_is_looked_after_too(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    orphan = letters_with_an_orphan(shop)
+    assert shop.run("--dry-run") == 0
+    said = capsys.readouterr()
+    assert said.out == f"file://{shop.orphan}\nfile://{orphan}\n"
+    assert f"{ORDERS}__dlq: 0 snapshots; 1 orphans of 2.0 MB" in said.err
+    assert shop.run() == 0
+    assert f"{ORDERS}__dlq: 0 files deleted, 1 condemned" in capsys.readouterr().err
+    with time_machine.travel(time.time() + GRACE_S + 60, tick=True):
+        assert shop.run() == 0
+    assert f"{ORDERS}__dlq: 1 files deleted" in capsys.readouterr().err
+    assert not orphan.exists()
+
+
+def test_a_table_of_that_name_that_headrace_has_not_made_is_left_alone(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orphan = letters_with_an_orphan(shop)
+    letters = shop.catalog.load_table(identifier_of(filed(shop.product)))
+    with letters.transaction() as transaction:
+        transaction.remove_properties(LETTERS_OF)
+    for arguments in (["--dry-run"], []):
+        assert shop.run(*arguments) == 0
+        assert "__dlq" not in capsys.readouterr().err
+    assert orphan.exists()
+
+
 def test_a_held_table_is_left_as_it_is(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     shop.set(HOLD_PROPERTY, '{"reason": "an audit", "since": null}')
     assert shop.run() == 1
@@ -105,9 +146,9 @@ def test_an_owner_may_forbid_it(shop: Shop, capsys: pytest.CaptureFixture[str]) 
     assert shop.orphan.exists()
 
 
-def add_small_files(shop: Shop) -> None:
+def add_small_files(shop: Shop, files: int = 8) -> None:
     ledger = Ledger.begin("topic", {0: 0})
-    for number in range(8):
+    for number in range(files):
         table = shop.table()
         row = {
             "id": "a",
@@ -132,6 +173,16 @@ def test_small_files_are_put_together(shop: Shop, capsys: pytest.CaptureFixture[
     assert shop.table().scan().to_arrow()["_kafka_offset"].to_pylist() == list(range(8))
     assert shop.run() == 0
     assert "became" not in capsys.readouterr().err
+
+
+def test_few_small_files_are_put_together_once_the_table_rests(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    add_small_files(shop, 3)
+    assert shop.run() == 0
+    assert "became" not in capsys.readouterr().err
+    with time_machine.travel(time.time() + RESTS_AFTER_S + 60, tick=True):
+        assert shop.run() == 0
+    assert f"{ORDERS}: 3 small files with 3 rows became 1" in capsys.readouterr().err
+    assert shop.table().scan().to_arrow()["_kafka_offset"].to_pylist() == list(range(3))
 
 
 def test_small_files_are_left_if_the_contract_says_so(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:

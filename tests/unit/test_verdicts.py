@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 from pyiceberg.types import ListType, LongType, StringType, StructType
 
 from headrace.schemas.changes import described
 from headrace.schemas.masks import Mask
+from headrace.schemas.product import RefusedVersions
 from headrace.schemas.verdicts import pending
+from headrace.selfserve.resources.following import refused_versions
 from headrace.streams.masked import masks_of
 from headrace.streams.versions import followed_version
 from tests.support.lake import Lake, product_of, verdicts_of
@@ -57,6 +61,15 @@ def test_a_refused_version_at_the_end_is_not_pending_and_the_table_never_says_th
     lake.follow(ONE, TWO, REFUSED)
     assert followed_version(lake.table) == 2
     assert found(lake, verdicts_of(lake.product, ONE, TWO, REFUSED)) == []
+
+
+@pytest.mark.parametrize("refused", RefusedVersions)
+def test_nobody_is_told_to_set_what_the_contract_says_already(tmp_path: Path, refused: RefusedVersions) -> None:
+    product = Lake(tmp_path, ONE).product
+    product = replace(product, contract=replace(product.contract, refused_versions=refused))
+    (told,) = refused_versions(product, {1, 2, 3}, verdicts_of(product, ONE, TWO, REFUSED))
+    assert "delete version 3 of shop.orders-value" in told.next
+    assert ("set sink.refusedVersions to dead-letter" in told.next) is (refused is RefusedVersions.WAIT)
 
 
 def test_a_column_that_somebody_else_has_made_is_told_where_it_is_in_the_way(tmp_path: Path) -> None:
