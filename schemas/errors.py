@@ -4,6 +4,7 @@
 
     HeadraceError
     ├── UserError            a person's mistake: contract, settings, command
+    │   ├── UsageError       a command line that contradicts itself, or says what cannot be understood
     │   ├── MeshError        faults of a mesh folder, all of them in one run
     │   ├── SchemaError      an Avro schema that does not parse or that headrace cannot carry
     │   ├── SettingsError    an environment, a secret, a file that settings name
@@ -59,6 +60,10 @@ class HeadraceError(Exception):
 
 class UserError(HeadraceError):
     """A person's mistake: it is shown without a traceback and nothing was done."""
+
+
+class UsageError(UserError):
+    """A command line that contradicts itself, leaves out what is needed, or says what cannot be understood."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -58,7 +58,8 @@ def show_letters(letters: Letters, out: TextIO) -> None:
         console(out).print(table((*places, "time", "reason", *sizes, "where"), rows, numeric))
     total = sum(letters.counts.values())
     shown = f", the newest {len(rows)} are shown" if len(rows) < total else ""
-    say(f"{total:,} dead letters of {letters.product.name}{wish}{shown}{_others(letters.others)}", file=out)
+    kind = "dead letter" if total == 1 else "dead letters"
+    say(f"{total:,} {kind} of {letters.product.name}{wish}{shown}{_others(letters.others)}", file=out)
     if letters.total(State.OPEN):
         say(f"  next: headrace dlq show {letters.product.name} PARTITION:OFFSET tells why", file=out)
 
@@ -142,11 +143,11 @@ def show_tally(tally: Tally, product: Product, out: TextIO) -> None:
     """Write what a redrive did, and what is to be done about what is left."""
     show_put_back(tally, product, out)
     if tally.held:
-        say(f"{tally.held:,} were in the table already", file=out)
+        say(f"{tally.held:,} {'were' if tally.held != 1 else 'was'} in the table already", file=out)
     if tally.ahead:
         say(f"{tally.ahead:,} are not yet passed by the sink, which reads them itself", file=out)
     for reason, count in sorted(tally.refused.items()):
-        say(f"{count:,} are still refused: {visible(reason)}", file=out)
+        say(f"{count:,} {'are' if count != 1 else 'is'} still refused: {visible(reason)}", file=out)
         say(f"  next: {visible(tally.hints.get(reason) or next_step(product, reason))}", file=out)
     if tally.untimed:
         say(

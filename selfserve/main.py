@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from headrace.schemas.errors import Bug, HeadraceError
+from headrace.schemas.errors import Bug, HeadraceError, UsageError
 from headrace.selfserve.commands import (
     FAILED,
     INTERRUPTED,
+    WRONG_USAGE,
     Session,
     build,
     check,
@@ -48,7 +49,7 @@ class Commands(TyperGroup):
     """Runs a command and shows its errors: a traceback is for ``--debug`` alone."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's own context is the one that comes
-        """Run the command; an error becomes a text on stderr and exit status 1."""
+        """Run the command; an error becomes a text on stderr and exit status 1; a wrong command line 2."""
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
@@ -58,7 +59,7 @@ class Commands(TyperGroup):
             if session.debug:
                 traceback.print_exc()
             show_error(_told(error, session))
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from None
 
 
 app = typer.Typer(

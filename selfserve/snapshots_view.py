@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-from headrace.schemas.errors import UserError
+from headrace.schemas.errors import UsageError
 from headrace.selfserve.documents import time_json
 from headrace.selfserve.output import console, fitted, say, table, visible
 from headrace.sinks.rollback import Way
@@ -174,13 +174,13 @@ def moment_of(text: str) -> datetime:
     """Return the moment that a text tells, in UTC; without a zone it is UTC already.
 
     Raises:
-        UserError: if it tells none.
+        UsageError: if it tells none.
     """
     try:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise UserError(
+        raise UsageError(
             f"{text!r} is neither a snapshot's id nor a time",
             hint="say an id of `headrace snapshots`, or a time such as 2026-11-20T07:30Z",
         ) from None

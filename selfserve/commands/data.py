@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.schemas.errors import UserError
+from headrace.schemas.errors import UsageError, UserError
 from headrace.selfserve.commands import FAILED, INTERRUPTED, epilog, session_of
 from headrace.selfserve.commands.logged import logged
 from headrace.selfserve.output import (
@@ -236,7 +236,7 @@ def chosen_products(mesh: Mesh, names: Sequence[str] | None) -> list[Product]:
 def check_metrics(port: int | None, host: str | None) -> None:
     """Refuse an address to serve metrics at without a port, which would serve nothing."""
     if host is not None and port is None:
-        raise UserError(
+        raise UsageError(
             "--metrics-host says where to serve metrics, and nothing says that they are served",
             hint="add --metrics-port PORT (0: a free port)",
         )

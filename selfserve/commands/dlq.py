@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.schemas.errors import UserError
+from headrace.schemas.errors import UsageError, UserError
 from headrace.selfserve.commands import epilog, session_of
 from headrace.selfserve.commands.questions import confirm
 from headrace.selfserve.output import ReportFormat, progress, say, visible
@@ -82,7 +82,7 @@ class _Post:
         for portion in read_letters(self.config, self.admin, self.product):
             yield portion
             count += len(portion)
-            tell(f"{self.product.name}: {count:,} dead letters")
+            tell(f"{self.product.name}: {count:,} dead letters read, repeats included")
 
 
 @dlq_app.command(
@@ -183,9 +183,9 @@ def redrive(
 ) -> None:
     """Put dead letters back into the table, after what was wrong has been mended.
 
-    Each becomes the row that it should have been: its partition, offset, timestamp and generation, and today's masks;
-    letters of a topic that was made anew since, too.
-    None comes twice, however often this runs, and sinks may run meanwhile. Letters that still cannot be read stay.
+    Each becomes the row that it should have been: its partition, offset, timestamp and generation, and today's masks.
+    So do letters of a topic that was made anew since. None comes twice, however often this runs, and sinks may run
+    meanwhile. Letters that still cannot be read stay.
     A row that somebody has deleted from the table comes back while its letter is there; --partition and --offset choose
     others. Subscribers that have passed its offset do not see the event any more; the table has it.
     """
@@ -198,7 +198,7 @@ def redrive(
     from headrace.sinks.decoding import Decoding
 
     if offset is not None and partition is None:
-        raise UserError("an offset alone says nothing", hint="add --partition P")
+        raise UsageError("an offset alone says nothing", hint="add --partition P")
     post, wish = _Post.of(context, product), Wish(reason, partition, offset)
     check_redrivable(load_table(post.catalog, post.product), post.product)
     hmac_key = post.mesh.environment.hmac_key()
@@ -225,5 +225,5 @@ def redrive(
 def _place(text: str) -> tuple[int, int]:
     match = _PLACE.fullmatch(text)
     if match is None:
-        raise UserError(f"{text!r} is no place of a letter", hint="write PARTITION:OFFSET, such as 0:4711")
+        raise UsageError(f"{text!r} is no place of a letter", hint="write PARTITION:OFFSET, such as 0:4711")
     return int(match[1]), int(match[2])

@@ -14,6 +14,7 @@ from headrace.selfserve.commands.questions import confirm
 from headrace.selfserve.output import ReportFormat, say, show_error, visible
 
 if TYPE_CHECKING:
+    from headrace.schemas.product import Product
     from headrace.sinks.acceptance import Gap
 
 app = typer.Typer()
@@ -22,6 +23,11 @@ ledger_app = typer.Typer(no_args_is_help=True)
 # Typer reads a command's annotations when it runs: these names must be there then.
 Name = Annotated[str, typer.Argument(metavar="PRODUCT", help="A name such as operations.flights.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: for scripts.")]
+
+
+def tell_of_sinks(product: Product) -> None:
+    """Say who does what is now to be done."""
+    say(f"running sinks go on by themselves within 30 s; else: headrace sink {product.name}")
 
 
 @app.command(
@@ -89,8 +95,8 @@ def accept_gap(context: typer.Context, product: Name, *, yes: Yes = False) -> No
     """Go on without events that Kafka has deleted too early.
 
     A sink stops when Kafka has deleted events before they were in the table. This shows what is lost and asks. The
-    acceptance is a snapshot of the table, and its ledger records it; rolling the table back takes it back. Run the sink
-    again afterwards.
+    acceptance is a snapshot of the table, and its ledger records it; rolling the table back takes it back. Running
+    sinks go on by themselves.
     """
     from headrace.schemas.catalog import open_catalog
     from headrace.sinks.acceptance import accept, find_gaps
@@ -114,7 +120,7 @@ def accept_gap(context: typer.Context, product: Name, *, yes: Yes = False) -> No
     if find_gaps(catalog, chosen, admin, config).gaps:
         say("Kafka has deleted more meanwhile: run this again; the contract's retention is too short")
     else:
-        say(f"next: headrace sink {chosen.name}")
+        tell_of_sinks(chosen)
 
 
 app.add_typer(
@@ -189,7 +195,7 @@ def ledger_repair(context: typer.Context, product: Name, *, yes: Yes = False) ->
     show_repair(plan, sys.stderr)
     confirm("go on from these positions?", yes=yes)
     say(f"repaired in snapshot {land_repair(catalog, chosen, plan, admin)}")
-    say(f"next: headrace sink {chosen.name}")
+    tell_of_sinks(chosen)
 
 
 def _lost(gap: Gap) -> str:

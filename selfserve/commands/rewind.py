@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.schemas.errors import HeadraceError, UserError
+from headrace.schemas.errors import HeadraceError, UsageError
 from headrace.selfserve.commands import epilog, session_of
-from headrace.selfserve.commands.operate import Name, Yes  # noqa: TC001 - typer reads annotations when a command runs
+from headrace.selfserve.commands.operate import Name, Yes, tell_of_sinks
 from headrace.selfserve.commands.questions import check_answerable, confirm
 from headrace.selfserve.output import ReportFormat, progress, say
 
@@ -91,9 +91,9 @@ def rollback(
 ) -> None:
     """Take a table back to an earlier snapshot.
 
-    Shows what would happen and asks. The product is held meanwhile, and released at the end; its sinks go on by
-    themselves. Rows come back as they were written: also those that were deleted, or masked by a replay, since. What
-    was taken back can be had again until it expires. --skip works without Kafka.
+    Shows what would happen and asks. The product is held meanwhile, and released at the end, unless somebody else held
+    it before; its sinks go on by themselves. Rows come back as they were written: also those that were deleted, or
+    masked by a replay, since. What was taken back can be had again until it expires. --skip works without Kafka.
     """
     from headrace.schemas.catalog import load_table, open_catalog
     from headrace.selfserve.own_hold import own_hold
@@ -102,7 +102,7 @@ def rollback(
     from headrace.streams.admin import Admin
 
     if reread == skip:
-        raise UserError(
+        raise UsageError(
             "say what is to become of the events that the table loses",
             hint="--reread reads them again, --skip leaves them out",
         )
@@ -129,7 +129,7 @@ def rollback(
         with _told_where_to_look(chosen):
             say(f"taken back in snapshot {land_rollback(catalog, chosen, plan)}")
     if released:
-        say(f"running sinks go on by themselves; else: headrace sink {chosen.name}")
+        tell_of_sinks(chosen)
     else:
         say(f"next: headrace release {chosen.name}")
 
@@ -146,7 +146,8 @@ def accept_topic(context: typer.Context, product: Name, *, yes: Yes = False) -> 
     """Let a table go on with a topic that was deleted and made anew.
 
     A sink stops when its topic has another id than before. This shows both and asks. The rows that there are stay as an
-    earlier generation; the new topic is read from its beginning, as the next one. Run the sink again afterwards.
+    earlier generation; the new topic is read from its beginning, as the next one. Running
+    sinks do so by themselves.
     """
     from headrace.schemas.catalog import open_catalog
     from headrace.selfserve.snapshots_view import show_succession
@@ -164,7 +165,7 @@ def accept_topic(context: typer.Context, product: Name, *, yes: Yes = False) -> 
     confirm("go on with the new topic?", yes=yes)
     snapshot_id = generation.accept_topic(catalog, chosen, found, admin)
     say("somebody else has accepted it meanwhile" if snapshot_id is None else f"accepted in snapshot {snapshot_id}")
-    say(f"next: headrace sink {chosen.name}")
+    tell_of_sinks(chosen)
 
 
 @app.command(
@@ -276,17 +277,17 @@ def _beginning(text: str | None, *, abandon: bool, restart: bool) -> int | datet
     from headrace.selfserve.snapshots_view import moment_of, snapshot_of
 
     if abandon and (restart or text is not None):
-        raise UserError("--abandon builds nothing", hint="leave --from and --restart out")
+        raise UsageError("--abandon builds nothing", hint="leave --from and --restart out")
     if text is None:
         if abandon:
             return None
-        raise UserError("say where to begin", hint="--from earliest, --from TIME or --from SNAPSHOT")
+        raise UsageError("say where to begin", hint="--from earliest, --from TIME or --from SNAPSHOT")
     if text == "earliest":
         return None
     try:
         return snapshot_of(text) or moment_of(text)
-    except UserError as error:
-        raise UserError(error.what, hint=f"{error.hint}, or --from earliest") from None
+    except UsageError as error:
+        raise UsageError(error.what, hint=f"{error.hint}, or --from earliest") from None
 
 
 def _state(table: Table, product: Product, text: str) -> PastSnapshot:

@@ -186,7 +186,7 @@ def test_a_replay_of_another_topic_is_refused_and_of_an_accepted_one_leaves_the_
     assert f"headrace accept-topic {ORDERS}" in capsys.readouterr().err
     command = ["--mesh", str(mesh.root), "--environment", "cluster", "accept-topic", ORDERS, "--yes"]
     assert main(command) == 0
-    assert f"next: headrace sink {ORDERS}" in capsys.readouterr().err
+    assert f"else: headrace sink {ORDERS}" in capsys.readouterr().err
     assert main(command) == 0
     assert "nothing to accept" in capsys.readouterr().err
     assert all(caught_up(mesh).outcomes.values())

@@ -133,9 +133,7 @@ def test_letters_are_listed_shown_and_put_back_once(early: Mesh, capsys: pytest.
     assert capsys.readouterr().out.splitlines() == ["5 put back into shop.orders"]
     assert headrace(mesh, "dlq", "redrive", ORDERS, "--yes") == 0
     told = capsys.readouterr().out
-    assert told.startswith(
-        "0 put back into shop.orders\n5 were in the table already\n1 are still refused: null-value\n"
-    )
+    assert told.startswith("0 put back into shop.orders\n5 were in the table already\n1 is still refused: null-value\n")
     rows = query(
         mesh,
         f"SELECT _kafka_partition, _kafka_offset, epoch_ms(_kafka_timestamp), _generation, id, note FROM {ORDERS} "

@@ -316,7 +316,7 @@ def test_a_gap_is_shown_and_accepted_for_a_script(headrace: Typed, gapped: Mesh)
     assert ledger_of(gapped).accepted == {}
 
     assert headrace("accept-gap", ORDERS, "--yes") == 0
-    assert f"next: headrace sink {ORDERS}" in headrace.err
+    assert f"else: headrace sink {ORDERS}" in headrace.err
     assert headrace("sink", "--until-caught-up", ORDERS) == 0
     assert_exactly_once(gapped)
     assert headrace("ledger", "show", ORDERS) == 0

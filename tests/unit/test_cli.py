@@ -349,7 +349,7 @@ def test_the_mesh_error_of_a_library_call_is_the_same(folder: Path) -> None:
 def test_an_address_for_metrics_without_a_port_is_refused(
     folder: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--mesh", str(folder), command, "--metrics-host", "0.0.0.0"]) == 1
+    assert main(["--mesh", str(folder), command, "--metrics-host", "0.0.0.0"]) == 2
     assert "add --metrics-port PORT" in capsys.readouterr().err
 
 

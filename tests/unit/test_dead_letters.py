@@ -153,9 +153,9 @@ def test_a_tally_says_what_to_do_next(bench: Bench) -> None:
     show_tally(tally, bench.product, out)
     assert out.getvalue().splitlines() == [
         "2 put back into shop.orders",
-        "1 were in the table already",
+        "1 was in the table already",
         "3 are not yet passed by the sink, which reads them itself",
-        "1 are still refused: null-value",
+        "1 is still refused: null-value",
         "  next: it stays a letter: a tombstone is no event",
         "2 are still refused: refused-version",
         "  next: do this",
@@ -167,5 +167,5 @@ def test_a_tally_says_what_to_do_next(bench: Bench) -> None:
 def test_wrong_places_are_refused_with_an_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init_mesh(tmp_path / "mesh")
     for words in (["show", "shop.orders", "0-17"], ["redrive", "shop.orders", "--offset", "3"]):
-        assert main(["--mesh", str(tmp_path / "mesh"), "dlq", *words]) == 1
+        assert main(["--mesh", str(tmp_path / "mesh"), "dlq", *words]) == 2
         assert "  next: " in capsys.readouterr().err

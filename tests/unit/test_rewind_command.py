@@ -149,7 +149,7 @@ def test_options_that_make_no_sense_change_nothing(
     shop: Shop, tmp_path: Path, words: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun(shop)
-    assert command(tmp_path, "replay", ORDERS, "--yes", *words) == 1
+    assert command(tmp_path, "replay", ORDERS, "--yes", *words) == 2
     assert what in capsys.readouterr().err
     assert BRANCH in shop.table().metadata.refs
 
