@@ -2,7 +2,8 @@
 
 A batch finds that out when it lands. A topic that rests has none for hours, and what its table has lost would not be
 read again until then. Likewise if the topic was made anew and has as many events as before: the client goes on at its
-end, as if nothing had happened. The glance is taken in the pipeline's thread, so that nobody waits for a catalog.
+end, as if nothing had happened. And for a topic that is gone the client waits as it does for the next event. The glance
+is taken in the pipeline's thread, so that nobody waits for a catalog.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from headrace.schemas.catalog import load_table
-from headrace.schemas.errors import HeadraceError
+from headrace.schemas.errors import HeadraceError, NotApplied
 from headrace.sinks.commit import check_fence
 from headrace.sinks.stops import topic_made_anew
 from headrace.streams.history import read_ledger
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Glance", "Seen"]
 
-# The ledger, and the id of the topic that Kafka has. None: there is no ledger, or what is wrong is told when the next
-# batch lands.
-Seen: TypeAlias = "tuple[Ledger, str] | None"
+# The ledger, and the id of the topic that Kafka has, or that it has none. None: there is no ledger, or what is wrong is
+# told when the next batch lands.
+Seen: TypeAlias = "tuple[Ledger, str | NotApplied] | None"
 
 # How often a session that rests looks. Reading a table's metadata takes some 10 ms.
 GLANCE_S = 30.0
@@ -46,6 +47,7 @@ class Glance:
         self._submit = submit
         self._next_s = time.monotonic() + GLANCE_S
         self._looking: tuple[Mapping[int, int], Future[Seen]] | None = None
+        self._missed = False
 
     def at(self, positions: Mapping[int, int], base: Ledger) -> None:
         """Look, now and then, while nothing is read or lands.
@@ -57,6 +59,7 @@ class Glance:
         Raises:
             Stale: the table is elsewhere: a new session starts from its ledger.
             ProductStopped: the topic was made anew.
+            NotApplied: the topic is gone: two looks have said so.
         """
         if self._looking is None:
             if time.monotonic() >= self._next_s:
@@ -70,15 +73,28 @@ class Glance:
         # Whatever has landed or was assigned since, the look may not have seen.
         if found is None or seen != positions:
             return
-        (ledger, topic_id), product = found, self._desk.product
+        (ledger, topic), product = found, self._desk.product
         check_fence(ledger, base, {p: Range(at, at) for p, at in seen.items()}, where=str(product.name))
-        if ledger.topic_id != topic_id:
-            raise topic_made_anew(product, ledger.topic_id, topic_id)
+        if isinstance(topic, NotApplied):
+            # A broker that has just come up may not know a topic.
+            if self._missed:
+                raise topic
+            self._missed = True
+            return
+        self._missed = False
+        if ledger.topic_id != topic:
+            raise topic_made_anew(product, ledger.topic_id, topic)
 
     def _look(self) -> Seen:
         product = self._desk.product
         try:
             ledger = read_ledger(load_table(self._desk.catalog, product), product, self._desk.branch)
-            return None if ledger is None else (ledger, self._desk.topic_id())
+            return None if ledger is None else (ledger, self._topic())
         except HeadraceError:
             return None
+
+    def _topic(self) -> str | NotApplied:
+        try:
+            return self._desk.topic_id()
+        except NotApplied as gone:
+            return gone

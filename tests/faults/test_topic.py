@@ -99,6 +99,24 @@ def test_a_topic_made_anew_under_a_quiet_sink_with_as_many_events_stops_it(
     assert not caught_up(two, ORDERS).outcomes[ORDERS]
 
 
+def test_a_topic_that_is_deleted_under_a_quiet_sink_stops_it_and_no_other(
+    two: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glance, "GLANCE_S", 0.5)
+    product = two.product(ORDERS)
+    publish(two, ORDERS, range(30))
+    publish(two, RETURNS, range(10))
+    with running(two) as sink:
+        assert eventually(lambda: sink.rows(ORDERS) == 30 and sink.rows(RETURNS) == 10)
+        admin = client(two)
+        admin.delete_topics([product.topic])[product.topic].result()
+        assert eventually(lambda: sink.ended(ORDERS))
+        assert not sink.ended(RETURNS)
+    (stopped,) = sink.logged("stopped")
+    assert (stopped["what"], stopped["next"]) == ("the topic does not exist", "headrace apply")
+    assert len(ids(two)) == 30
+
+
 def test_a_topic_made_anew_between_reading_and_committing_is_noticed(two: Mesh) -> None:
     product = two.product(ORDERS)
     publish(two, ORDERS, range(30))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headrace.schemas.errors import ProductStopped, Stale
+from headrace.schemas.errors import NotApplied, ProductStopped, Stale
 from headrace.sinks import glance
 from headrace.sinks.glance import Glance, Seen
 from headrace.sinks.landing import Desk
@@ -48,11 +48,11 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop.at(tmp_path)
 
 
-def looking(shop: Shop, jobs: Jobs, topic_id: str = TOPIC_ID) -> Glance:
+def looking(shop: Shop, jobs: Jobs, topic_id: Callable[[], str] = lambda: TOPIC_ID) -> Glance:
     def nothing(_: object) -> object:
         raise AssertionError("nothing is written")
 
-    return Glance(Desk(shop.product, shop.catalog, Mailbox(), nothing, lambda: topic_id), jobs.submit)  # type: ignore[arg-type]
+    return Glance(Desk(shop.product, shop.catalog, Mailbox(), nothing, topic_id), jobs.submit)  # type: ignore[arg-type]
 
 
 def rolled_back(shop: Shop, target: int, way: Way) -> None:
@@ -82,11 +82,30 @@ def test_a_table_that_lost_rows_to_be_read_again_is_noticed_and_no_other(shop: S
 def test_a_topic_that_was_made_anew_with_as_many_events_is_noticed(shop: Shop) -> None:
     jobs = Jobs()
     shop.land(4)
-    look, base = looking(shop, jobs, "a-new-topic"), shop.ledger()
+    look, base = looking(shop, jobs, lambda: "a-new-topic"), shop.ledger()
     look.at({0: 4, 1: 4}, base)
     jobs.do()
     with pytest.raises(ProductStopped, match=f"the table follows the topic {TOPIC_ID}, Kafka has a-new-topic"):
         look.at({0: 4, 1: 4}, base)
+
+
+def test_a_topic_that_is_gone_is_told_after_two_looks_in_a_row(shop: Shop) -> None:
+    """A broker that has just come up may not know a topic for a moment."""
+    jobs, gone = Jobs(), [True, False, True, True]
+
+    def topic_id() -> str:
+        if gone.pop(0):
+            raise NotApplied("the topic does not exist", where="shop.orders")
+        return TOPIC_ID
+
+    shop.land(4)
+    look, base = looking(shop, jobs, topic_id), shop.ledger()
+    for _ in range(7):
+        look.at({0: 4, 1: 4}, base)
+        jobs.do()
+    with pytest.raises(NotApplied, match="the topic does not exist"):
+        look.at({0: 4, 1: 4}, base)
+    assert not gone
 
 
 def test_what_was_read_since_it_began_to_look_is_no_move(shop: Shop) -> None:
