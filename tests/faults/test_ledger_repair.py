@@ -18,7 +18,15 @@ from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY, Position
 from tests.support.faulty import CommitFault, Crash
 from tests.support.meshes import ORDERS, ids, send
 from tests.support.sinks import assert_exactly_once, caught_up, eventually, running
-from tests.support.topics import delete_records, faulty_catalog, ledger_of, make_anew, publish, table_of
+from tests.support.topics import (
+    delete_records,
+    expire_by_another_engine,
+    faulty_catalog,
+    ledger_of,
+    make_anew,
+    publish,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -67,17 +75,6 @@ def set_property(mesh: Mesh, text: str | None) -> None:
         change(mesh, SetPropertiesUpdate(updates={PROPERTY_KEY: text}))
 
 
-def expire(mesh: Mesh) -> None:
-    """Leave one snapshot, of another engine, whose parent is forgotten: no ledger is to be found by walking."""
-    table = table_of(mesh)
-    table.append(table.schema().as_arrow().empty_table())
-    table = table_of(mesh)
-    head = table.current_snapshot()
-    assert head is not None
-    old = [snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.snapshot_id != head.snapshot_id]
-    table.maintenance.expire_snapshots().by_ids(old).commit()
-
-
 def damage_head(mesh: Mesh, text: str = "{") -> None:
     table = table_of(mesh)
     table.append(table.schema().as_arrow().empty_table(), snapshot_properties={SUMMARY_KEY: text})
@@ -94,7 +91,7 @@ def foreign_row(mesh: Mesh, partition: int, offset: int) -> None:
 
 def test_rows_that_others_deleted_come_back_after_a_repair(full: Mesh) -> None:
     table_of(full).delete("_kafka_offset >= 10")
-    expire(full)
+    expire_by_another_engine(full)
     (stopped,) = caught_up(full).logged("stopped")
     assert f"`headrace ledger repair {ORDERS}`" in stopped["next"]
 
@@ -109,7 +106,7 @@ def test_rows_that_others_deleted_come_back_after_a_repair(full: Mesh) -> None:
 
 def test_a_ledger_that_is_gone_altogether_is_made_anew_from_rows_that_kafka_still_has(full: Mesh) -> None:
     before = ledger_of(full)
-    expire(full)
+    expire_by_another_engine(full)
     set_property(full, None)
     assert not caught_up(full).outcomes[ORDERS]
     plan = repaired(full)
@@ -123,7 +120,7 @@ def test_a_ledger_that_is_gone_altogether_is_made_anew_from_rows_that_kafka_stil
 
 def test_one_partition_s_event_proves_the_topic_for_all(full: Mesh) -> None:
     delete_records(full, full.product(ORDERS), {0: 20})
-    expire(full)
+    expire_by_another_engine(full)
     set_property(full, None)
     repaired(full)
     publish(full, ORDERS, range(40, 50), partition=0)
@@ -133,7 +130,7 @@ def test_one_partition_s_event_proves_the_topic_for_all(full: Mesh) -> None:
 
 def test_without_any_proof_nothing_is_guessed(full: Mesh) -> None:
     delete_records(full, full.product(ORDERS), {0: 20, 1: 20})
-    expire(full)
+    expire_by_another_engine(full)
     set_property(full, None)
     with pytest.raises(ProductStopped, match="no ledger is left that names its topic") as caught:
         planned(full)
@@ -168,7 +165,7 @@ def test_a_partition_of_which_nothing_is_known_starts_where_its_log_does(mesh: M
     assert all(caught_up(mesh).outcomes.values())
     publish(mesh, ORDERS, range(20, 40), partition=1)
     delete_records(mesh, mesh.product(ORDERS), {1: 5})
-    expire(mesh)
+    expire_by_another_engine(mesh)
     set_property(mesh, None)
     plan = repaired(mesh)
     assert plan.new.positions == {0: Position(20, 19), 1: Position(5)}
@@ -185,7 +182,7 @@ def test_a_ledger_that_is_fine_is_left_alone(full: Mesh) -> None:
 
 
 def test_a_property_that_serves_is_left_alone(full: Mesh) -> None:
-    expire(full)
+    expire_by_another_engine(full)
     assert planned(full) is None
     set_property(full, "{")
     assert planned(full) is not None
@@ -196,7 +193,7 @@ def test_a_table_that_holds_nothing_needs_no_repair(mesh: Mesh) -> None:
 
 
 def test_rows_of_another_topic_are_not_taken_for_this_one_s(full: Mesh) -> None:
-    expire(full)
+    expire_by_another_engine(full)
     set_property(full, None)
     make_anew(full, full.product(ORDERS))
     with pytest.raises(ProductStopped, match="row at offset 19 of partition 0, whose log ends at 0"):
@@ -216,7 +213,7 @@ def test_a_known_ledger_tells_that_the_topic_was_made_anew(full: Mesh) -> None:
 
 def test_a_row_of_no_event_is_seen(full: Mesh) -> None:
     foreign_row(full, 0, 50)
-    expire(full)
+    expire_by_another_engine(full)
     with pytest.raises(ProductStopped, match="row at offset 50 of partition 0, whose log ends at 20"):
         planned(full)
 
@@ -262,7 +259,7 @@ def test_a_sink_whose_positions_a_repair_takes_back_starts_from_it(full: Mesh) -
         publish(full, ORDERS, range(40, 50), partition=0)
         assert eventually(lambda: sink.rows(ORDERS) == 10)
         table_of(full).delete("_kafka_partition = 0 and _kafka_offset >= 15")
-        expire(full)
+        expire_by_another_engine(full)
         repaired(full)
         publish(full, ORDERS, range(50, 60), partition=0)
         assert eventually(lambda: sink.rows(ORDERS) == 35)
@@ -295,7 +292,7 @@ def test_a_table_without_rows_and_without_any_ledger_begins_where_the_log_does(m
     for _ in range(2):
         table = table_of(mesh)
         table.append(table.schema().as_arrow().empty_table())
-    expire(mesh)
+    expire_by_another_engine(mesh)
     assert not caught_up(mesh).outcomes[ORDERS]
     plan = repaired(mesh)
     assert plan.new.positions == {0: Position(0), 1: Position(5)}

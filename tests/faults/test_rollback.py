@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING
 from headrace.schemas.catalog import identifier_of, open_catalog
 from tests.support.meshes import ORDER, ORDERS, ids, order, send
 from tests.support.sinks import assert_exactly_once, caught_up, events, eventually, running
+from tests.support.topics import expire_by_another_engine, table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pyiceberg.table import Table
 
     from headrace.schemas.mesh import Mesh
     from tests.support.meshes import Cluster
 
 BURST = 50
-
-
-def table_of(mesh: Mesh, name: str = ORDERS) -> Table:
-    """Load a product's table, as an operator would."""
-    product = mesh.product(name)
-    return open_catalog(mesh.environment, mesh.domain_of(product)).load_table(identifier_of(product))
 
 
 def land(mesh: Mesh, burst: int, name: str = ORDERS) -> None:
@@ -98,20 +91,9 @@ def query_one(mesh: Mesh, name: str) -> int:
     return int(table_of(mesh, name).scan().count())
 
 
-def expire(mesh: Mesh) -> None:
-    """Expire all snapshots but the newest, as other engines do it: its parent is forgotten."""
-    table = table_of(mesh)
-    table.append(table.schema().as_arrow().empty_table())
-    table = table_of(mesh)
-    head = table.current_snapshot()
-    assert head is not None
-    old = [snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.snapshot_id != head.snapshot_id]
-    table.maintenance.expire_snapshots().by_ids(old).commit()
-
-
 def test_a_table_whose_history_others_expired_goes_on_from_its_property(mesh: Mesh) -> None:
     land(mesh, 0)
-    expire(mesh)
+    expire_by_another_engine(mesh)
     land(mesh, 1)
     assert ids(mesh) == sorted(f"o{number}" for number in range(2 * BURST))
     assert_exactly_once(mesh)
@@ -120,7 +102,7 @@ def test_a_table_whose_history_others_expired_goes_on_from_its_property(mesh: Me
 def test_a_property_that_contradicts_the_rows_stops_the_product(mesh: Mesh) -> None:
     land(mesh, 0)
     table_of(mesh).delete("_kafka_offset >= 10")
-    expire(mesh)
+    expire_by_another_engine(mesh)
     sink = caught_up(mesh)
     assert sink.outcomes == {ORDERS: False}
     (stopped,) = sink.logged("stopped")

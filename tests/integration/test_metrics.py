@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 import pytest
-from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.governance.verify import verify
@@ -30,8 +29,9 @@ from headrace.selfserve.metrics import Endpoint, Health, new_registry
 from headrace.selfserve.sink_metrics import SinkMetrics
 from headrace.sinks.hold import hold, release
 from headrace.sinks.serve import ProductSink, Setting, serve
-from tests.support.meshes import ORDER, ORDERS, Cluster, order, send
-from tests.support.sinks import events, eventually
+from tests.support.meshes import ORDER, ORDERS, Cluster, send
+from tests.support.sinks import eventually
+from tests.support.topics import publish, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,25 +158,6 @@ def assert_agreed(
 
     assert eventually(lambda: told() == proved), (told(), proved)
     return proved
-
-
-def transaction(mesh: Mesh, name: str, numbers: range, *, commit: bool) -> None:
-    product = mesh.product(name)
-    producer = Producer({**mesh.environment.kafka_config(), "transactional.id": product.topic})
-    producer.init_transactions(WAIT_S)
-    producer.begin_transaction()
-    for key, value in events(mesh, product, map(order, numbers)):
-        producer.produce(product.topic, value, key, partition=0)
-    producer.flush(WAIT_S)
-    if commit:
-        producer.commit_transaction(WAIT_S)
-    else:
-        producer.abort_transaction(WAIT_S)
-
-
-def publish(mesh: Mesh, name: str, numbers: range) -> None:
-    product = mesh.product(name)
-    send(mesh, product.topic, events(mesh, product, map(order, numbers)))
 
 
 def waits_for(running: Running, text: str) -> bool:

@@ -25,7 +25,7 @@ from headrace.sinks.tables import ensure_table
 from headrace.streams.ledger import PROPERTY_KEY, SUMMARY_KEY
 from tests.support.meshes import ORDER, ORDERS, ids, write_mesh, write_product
 from tests.support.sinks import assert_exactly_once, caught_up
-from tests.support.topics import delete_records, ledger_of, make_anew, publish, table_of
+from tests.support.topics import delete_records, expire_by_another_engine, ledger_of, make_anew, publish, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -352,13 +352,7 @@ def damage(mesh: Mesh) -> None:
 def contradict(mesh: Mesh) -> None:
     """Have another engine delete rows, and expire the history behind it."""
     table_of(mesh).delete("_kafka_offset >= 4")
-    table = table_of(mesh)
-    table.append(table.schema().as_arrow().empty_table())
-    table = table_of(mesh)
-    head = table.current_snapshot()
-    assert head is not None
-    old = [snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.snapshot_id != head.snapshot_id]
-    table.maintenance.expire_snapshots().by_ids(old).commit()
+    expire_by_another_engine(mesh)
 
 
 @pytest.mark.parametrize("spoil", [damage, contradict])

@@ -32,6 +32,7 @@ from headrace.sinks.hold import hold
 from headrace.streams.admin import Admin
 from tests.support.meshes import ORDER, ORDERS, order, send, write_mesh
 from tests.support.sinks import caught_up, events, eventually
+from tests.support.topics import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,21 +48,6 @@ FLIGHTS = "air.flights"
 def publish(mesh: Mesh, numbers: Iterable[int], *, partition: int = -1, name: str = ORDERS) -> None:
     product = mesh.product(name)
     send(mesh, product.topic, events(mesh, product, map(order, numbers)), partition=partition)
-
-
-def transaction(mesh: Mesh, numbers: Iterable[int], *, commit: bool) -> None:
-    """Send events to partition 0 in a transaction, and commit or abort it: its end takes an offset of its own."""
-    product = mesh.product(ORDERS)
-    producer = Producer({**mesh.environment.kafka_config(), "transactional.id": product.topic})
-    producer.init_transactions(WAIT_S)
-    producer.begin_transaction()
-    for key, value in events(mesh, product, map(order, numbers)):
-        producer.produce(product.topic, value, key, partition=0)
-    producer.flush(WAIT_S)
-    if commit:
-        producer.commit_transaction(WAIT_S)
-    else:
-        producer.abort_transaction(WAIT_S)
 
 
 def poison(mesh: Mesh, count: int, *, partition: int = 0) -> None:
@@ -130,12 +116,12 @@ def test_pending_events_are_counted_among_aborted_ones_and_ends_of_transactions(
     mesh: Mesh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(mesh, range(20))
-    transaction(mesh, range(100, 110), commit=True)
+    transaction(mesh, ORDERS, range(100, 110), commit=True)
     caught_up(mesh)
     assert_agreed(mesh, capsys, lag_rows=0, rows=30)
-    transaction(mesh, range(200, 250), commit=False)
+    transaction(mesh, ORDERS, range(200, 250), commit=False)
     assert_agreed(mesh, capsys, lag_rows=0, rows=30)
-    transaction(mesh, range(300, 304), commit=True)
+    transaction(mesh, ORDERS, range(300, 304), commit=True)
     publish(mesh, range(3), partition=1)
     found = assert_agreed(mesh, capsys, lag_rows=7, rows=30)
     assert 0 < found["lag_seconds"] < 300
@@ -220,7 +206,7 @@ def test_many_letters_are_compared_with_the_table_too(mesh: Mesh, capsys: pytest
 
 
 def test_far_behind_the_lag_is_a_bound_and_says_so(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
-    transaction(mesh, range(140), commit=False)  # further than the first window that is looked into
+    transaction(mesh, ORDERS, range(140), commit=False)  # further than the first window that is looked into
     send(mesh, mesh.product(ORDERS).topic, repeat(("k", b"event"), COUNTED_OFFSETS), partition=0)
     found = shown(mesh, capsys)
     assert (found["lag_rows"], found["lag_exact"]) == (COUNTED_OFFSETS + 141, False)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.test_metrics import publish, sinking, waits_for
+from tests.integration.test_metrics import sinking, waits_for
 from tests.support.meshes import ORDERS, Cluster, encoded, order, send
 from tests.support.servers import kill
 from tests.support.sinks import eventually, registered_id
+from tests.support.topics import publish
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from headrace.schemas.catalog import load_table, open_catalog
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from headrace.streams.ledger import Ledger
 
 
+_ANSWER_S = 60.0
+
+
 def client(mesh: Mesh) -> AdminClient:
     """Return a client of Kafka's own, for what headrace never does."""
     return AdminClient({"bootstrap.servers": mesh.environment.kafka_config()["bootstrap.servers"]})
@@ -32,6 +35,21 @@ def publish(mesh: Mesh, name: str, numbers: range, partition: int = -1) -> None:
     """Send orders of these numbers as events of a product."""
     product = mesh.product(name)
     send(mesh, product.topic, events(mesh, product, map(order, numbers)), partition=partition)
+
+
+def transaction(mesh: Mesh, name: str, numbers: range, *, commit: bool) -> None:
+    """Send orders to partition 0 in a transaction, and commit or abort it: its end takes an offset of its own."""
+    product = mesh.product(name)
+    producer = Producer({**mesh.environment.kafka_config(), "transactional.id": product.topic})
+    producer.init_transactions(_ANSWER_S)
+    producer.begin_transaction()
+    for key, value in events(mesh, product, map(order, numbers)):
+        producer.produce(product.topic, value, key, partition=0)
+    producer.flush(_ANSWER_S)
+    if commit:
+        producer.commit_transaction(_ANSWER_S)
+    else:
+        producer.abort_transaction(_ANSWER_S)
 
 
 def delete_records(mesh: Mesh, product: Product, before: dict[int, int]) -> None:
@@ -59,6 +77,17 @@ def table_of(mesh: Mesh, name: str = ORDERS) -> Table:
     """Load a product's table, as an operator would."""
     product = mesh.product(name)
     return load_table(open_catalog(mesh.environment, mesh.domain_of(product)), product)
+
+
+def expire_by_another_engine(mesh: Mesh) -> None:
+    """Leave one snapshot, of another engine, whose parent is forgotten: no ledger is to be found by walking."""
+    table = table_of(mesh)
+    table.append(table.schema().as_arrow().empty_table())
+    table = table_of(mesh)
+    head = table.current_snapshot()
+    assert head is not None
+    old = [snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.snapshot_id != head.snapshot_id]
+    table.maintenance.expire_snapshots().by_ids(old).commit()
 
 
 def ledger_of(mesh: Mesh, name: str = ORDERS) -> Ledger:
