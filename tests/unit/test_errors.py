@@ -74,5 +74,5 @@ def test_what_some_errors_carry() -> None:
 def test_a_persons_mistakes_are_told_from_all_else() -> None:
     named = {kind.__name__ for kind in CLASSES if issubclass(kind, UserError)}
     files = {"MeshError", "SchemaError", "SettingsError", "NotApplied"}
-    assert named == {"UserError", *files, "EventError", "QueryError", "NoSuchName"}
+    assert named == {"UserError", "UsageError", *files, "EventError", "QueryError", "NoSuchName"}
     assert pickle.loads(pickle.dumps(Fault("a", "b"))) == Fault("a", "b")
