@@ -11,10 +11,16 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from headrace.producers.transactions import PATIENCE_S, TRANSACTION_TIMEOUT_S, Transactions, transactional_id
+from headrace.producers.transactions import (
+    PATIENCE_S,
+    TRANSACTION_TIMEOUT_S,
+    Transactions,
+    left_open,
+    transactional_id,
+)
 from headrace.producers.wire import Encoder, key_encoder
 from headrace.schemas.avro import Fixed, Primitive
-from headrace.schemas.errors import NotApplied, Unavailable, UserError
+from headrace.schemas.errors import NotApplied, UserError
 from headrace.schemas.registry import Registry
 from headrace.schemas.verdicts import Verdicts
 from headrace.streams.admin import Admin
@@ -202,9 +208,7 @@ def _wait_for_open_transactions(admin: Admin, topic: Topic) -> None:
     deadline = time.monotonic() + _OPEN_TRANSACTIONS_S
     while any(marks.end < wanted[partition] for partition, marks in admin.watermarks(topic).items()):
         if time.monotonic() > deadline:
-            raise Unavailable(
-                "a transaction of another publisher does not end", where=topic.name, hint="try again in a minute"
-            )
+            raise left_open(topic.name)
         time.sleep(_LOOK_AGAIN_S)
 
 

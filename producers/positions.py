@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from headrace.producers.transactions import TRANSACTION_TIMEOUT_S
-from headrace.schemas.errors import Bug, Unavailable
+from headrace.producers.transactions import TRANSACTION_TIMEOUT_S, left_open
+from headrace.schemas.errors import Bug
 from headrace.streams.kafka import Problems, client_config, open_consumer
 
 if TYPE_CHECKING:
@@ -140,4 +140,4 @@ def _read_last(consumer: Consumer, topic: str, end: int, key: bytes) -> bytes | 
             # The consumer's position stops before the markers of transactions, the event of the end does not.
             elif (message.offset() or 0) >= end:
                 return latest
-    raise Unavailable("a transaction of another publisher does not end", where=topic, hint="try again in a minute")
+    raise left_open(topic)

@@ -35,6 +35,15 @@ def transactional_id(kind: str, topic: str, identity: str) -> str:
     return f"headrace.{kind}.{topic}.{hashlib.sha256(identity.encode()).hexdigest()[:32]}"
 
 
+def left_open(topic: str) -> Unavailable:
+    """Return the error of who waits for a transaction that is open in a topic for longer than it may be."""
+    return Unavailable(
+        "a transaction of another publisher does not end",
+        where=topic,
+        hint="try again in a minute; if it stays so, Kafka lost its end: kafka-transactions.sh find-hanging names it",
+    )
+
+
 class Transactions:
     """Writes messages in transactions, one after another. For one thread at a time.
 

@@ -10,7 +10,7 @@ import pytest
 from headrace.governance.findings import look
 from headrace.governance.judge import FINDINGS
 from headrace.streams.admin import Admin
-from tests.support.audits import FoundSoFar, auditing
+from tests.support.audits import FoundSoFar, auditing, is_at_rest
 from tests.support.servers import kill
 from tests.support.sinks import caught_up, eventually
 
@@ -33,7 +33,7 @@ def test_an_auditor_waits_for_a_server_and_goes_on(
     mesh = own.applied(tmp_path / "mesh", prefix=prefix)
     name = f"{prefix}by_hand"
     with auditing(mesh, tmp_path / "audit.log") as audit:
-        assert eventually(lambda: audit.logged("event=observed"))
+        assert eventually(lambda: audit.logged("event=observed") and is_at_rest(mesh))
         kill(stack, server)
         assert eventually(lambda: audit.logged("event=waiting")), audit.text()
         stack.up(die_with_parent=True, progress=lambda _: None)
@@ -50,6 +50,7 @@ def test_an_auditor_that_waits_for_kafka_ends_when_it_is_told_to(
 ) -> None:
     mesh = own.applied(tmp_path / "mesh", prefix=prefix)
     with auditing(mesh, tmp_path / "audit.log") as audit:
+        assert eventually(lambda: audit.logged("event=observed") and is_at_rest(mesh))
         kill(stack, "kafka")
         assert eventually(lambda: audit.logged("event=waiting")), audit.text()
         audit.signal(signal.SIGTERM)

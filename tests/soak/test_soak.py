@@ -15,6 +15,7 @@ from tests.support.meshes import ORDERS
 from tests.support.servers import kill
 from tests.support.sinks import ROOT, running
 from tests.support.storms import Storm, Transactions, assert_all_there, let_sleepers_lie, seeded, stormy_mesh
+from tests.support.topics import transactions_ended
 from tests.support.volume import grow, prove, ticking
 from tests.support.waiting import eventually
 
@@ -120,6 +121,7 @@ def test_a_broker_that_is_killed_five_times(proxied: Proxied, tmp_path: Path, pr
                 there = sink.rows(ORDERS)
                 assert eventually(lambda: sink.rows(ORDERS) > there + 1_000), sink.logs  # noqa: B023
             sent_in_all.append(sent)
+            assert eventually(lambda: transactions_ended(mesh, ORDERS))
             kill(proxied.stack, "kafka")
             assert proxied.stack.up(die_with_parent=True, progress=lambda _: None) == proxied.cluster.endpoints
     assert sink.outcomes == {ORDERS: True}, sink.logs

@@ -18,6 +18,7 @@ from headrace.governance.docket import Finding
 from headrace.governance.judge import FINDINGS
 from headrace.governance.scanner import OBSERVATIONS
 from tests.support.sinks import ROOT, eventually
+from tests.support.topics import transactions_ended
 from tests.support.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ def auditing(mesh: Mesh, log: Path, *options: str, warm: bool = True) -> Iterato
         finally:
             if popen.poll() is None:
                 popen.kill()
+
+
+def is_at_rest(mesh: Mesh) -> bool:
+    """Tell whether no transaction is open in governance's topics."""
+    return transactions_ended(mesh, OBSERVATIONS, FINDINGS)
 
 
 @dataclass
