@@ -7,11 +7,12 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema
 
 from headrace.streams.admin import Admin
 from tests.support.amending import patient
 from tests.support.meshes import ORDER, ORDERS, encoded, ids, order, query, send
+from tests.support.registries import registry_client
 from tests.support.sinks import (
     assert_exactly_once,
     caught_up,
@@ -47,7 +48,7 @@ def header(schema_id: int) -> bytes:
 
 def foreign_id(mesh: Mesh, subject: str, schema: str, kind: str) -> int:
     """Register a schema for a subject of somebody else."""
-    client = SchemaRegistryClient({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client({"url": mesh.environment.registry_config()["url"]})
     try:
         return int(client.register_schema(f"{mesh.environment.topic_prefix}{subject}", Schema(schema, kind)))
     finally:

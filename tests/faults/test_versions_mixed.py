@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema
 
 from headrace.schemas.avro import AvroSchema
 from headrace.schemas.catalog import load_table, open_catalog
@@ -18,6 +18,7 @@ from headrace.selfserve.apply import apply
 from headrace.sinks.evolution import followed_version
 from tests.support.amending import with_properties
 from tests.support.meshes import ORDER, ORDERS, encoded, ids, query, send
+from tests.support.registries import registry_client
 from tests.support.sinks import assert_exactly_once, caught_up, dead_letters, eventually, process, running
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def test_a_version_that_is_no_avro_at_all_is_refused_like_any_other(
     product, producing = mesh.product(ORDERS), Producing(mesh, ORDERS)
     producing.register()
     node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
-    client = SchemaRegistryClient({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client({"url": mesh.environment.registry_config()["url"]})
     recursive = client.register_schema(product.subject, Schema(json.dumps(node), "AVRO"))
     client.close()
     send(mesh, product.topic, [("o7", struct.pack(">bI", 0, recursive) + b"\0")], partition=0)

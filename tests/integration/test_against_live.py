@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema
 from pyiceberg.types import LongType
 
 from headrace.schemas.catalog import load_table, open_catalog
@@ -16,6 +16,7 @@ from headrace.selfserve.against_live import against_live
 from headrace.selfserve.apply import apply
 from headrace.selfserve.main import main
 from tests.support.meshes import ORDER, ORDERS, Cluster, write, write_product
+from tests.support.registries import registry_client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def test_a_column_that_somebody_has_widened_has_room(mesh: Mesh) -> None:
 
 def test_versions_that_no_table_follows_and_those_that_are_deleted_stand_in_nobodys_way(mesh: Mesh) -> None:
     """The table is behind the registry, which has a version that it will never follow, and had one that is wrong."""
-    client = SchemaRegistryClient({**mesh.environment.registry_config()})
+    client = registry_client(mesh.environment.registry_config())
     subject = mesh.product(ORDERS).subject
     client.set_compatibility(subject, "NONE")
     for fields in (
@@ -115,7 +116,7 @@ def test_a_level_that_promises_less_than_the_registrys(mesh: Mesh) -> None:
 
 
 def test_each_version_that_is_there_counts_in_a_transitive_level(mesh: Mesh) -> None:
-    client = SchemaRegistryClient({**mesh.environment.registry_config()})
+    client = registry_client(mesh.environment.registry_config())
     subject = mesh.product(ORDERS).subject
     second = {**ORDER, "fields": [ID, {**AMOUNT, "default": 0}, EMAIL]}
     client.register_schema(subject, Schema(json.dumps(second), "AVRO"))
@@ -128,7 +129,7 @@ def test_each_version_that_is_there_counts_in_a_transitive_level(mesh: Mesh) -> 
 
 
 def test_a_version_that_no_table_could_follow_fails_the_check(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
-    client = SchemaRegistryClient({**mesh.environment.registry_config()})
+    client = registry_client(mesh.environment.registry_config())
     subject = mesh.product(ORDERS).subject
     client.set_compatibility(subject, "NONE")
     client.register_schema(subject, Schema('"string"', "AVRO"))

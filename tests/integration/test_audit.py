@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.schema_registry import SchemaRegistryClient, record_subject_name_strategy
+from confluent_kafka.schema_registry import record_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +25,7 @@ from headrace.selfserve.apply import apply
 from headrace.streams.admin import Admin
 from tests.support.audits import Audit, FoundSoFar, auditing
 from tests.support.meshes import ORDER, order, send, write_product
+from tests.support.registries import registry_client
 from tests.support.sinks import events, eventually
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def found(mesh: Mesh, running: Audit) -> Iterator[FoundSoFar]:
 
 def rogue(mesh: Mesh, product: Product, schema: Mapping[str, Any], event: Mapping[str, Any], **conf: Any) -> None:
     """Publish an event as a service does that knows nothing of headrace."""
-    client = SchemaRegistryClient(dict(mesh.environment.registry_config()))
+    client = registry_client(mesh.environment.registry_config())
     serialize = AvroSerializer(client, json.dumps(schema), conf={"auto.register.schemas": True, **conf})
     value = serialize(event, SerializationContext(product.topic, MessageField.VALUE))
     producer = Producer(mesh.environment.kafka_config())
@@ -108,7 +109,7 @@ def test_a_version_that_a_producer_registers_is_one_finding_and_not_two(mesh: Me
     event = {**order(1), "sneaked": "in"}
     (opened,) = found.within(PROMISE_S, lambda: rogue(mesh, product, schema, event), product.topic)
     assert (opened.rule, opened.open) == ("version-past-apply", True)
-    client = SchemaRegistryClient(dict(mesh.environment.registry_config()))
+    client = registry_client(mesh.environment.registry_config())
     (closed,) = found.within(PROMISE_S, lambda: client.delete_version(product.subject, 2), product.topic)
     assert (closed.finding_id, closed.open) == (opened.finding_id, False)
 

@@ -14,6 +14,7 @@ from headrace.schemas.avro import AvroSchema
 from headrace.schemas.compatibility import check, parse
 from headrace.schemas.product import Compatibility
 from tests.support.evolving import pair
+from tests.support.registries import registry_client
 
 if TYPE_CHECKING:
     from tests.support.meshes import Cluster
@@ -24,7 +25,7 @@ MODES = (Compatibility.BACKWARD, Compatibility.FORWARD, Compatibility.FULL)
 
 @pytest.fixture
 def client(cluster: Cluster) -> SchemaRegistryClient:
-    return SchemaRegistryClient({"url": cluster.endpoints.registry_url})
+    return registry_client({"url": cluster.endpoints.registry_url})
 
 
 def test_the_registry_says_the_same_of_generated_pairs(client: SchemaRegistryClient, prefix: str) -> None:

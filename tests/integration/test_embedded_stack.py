@@ -19,7 +19,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema
 
 from headrace.schemas.errors import Unavailable
 from headrace.selfserve.stack.artefacts import Store, cache_folder, default_store, download_from_maven, listed_pins
@@ -29,6 +29,7 @@ from headrace.selfserve.stack.launcher import Launcher
 from headrace.selfserve.stack.processes import end, find_by_argument, state_argument
 from headrace.selfserve.stack.records import State
 from headrace.selfserve.stack.registry import PORT, Registry
+from tests.support.registries import registry_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -110,7 +111,7 @@ def test_a_stack_lives_crashes_and_recovers_with_its_data(state: Path) -> None:
 
     make_topic(endpoints, "seen")
     produce(endpoints, "seen", b"a flight")
-    registry = SchemaRegistryClient({"url": endpoints.registry_url})
+    registry = registry_client({"url": endpoints.registry_url})
     identity = registry.register_schema("seen-value", Schema(SCHEMA, "AVRO"))
     assert not registry.test_compatibility("seen-value", Schema(NARROWER, "AVRO"))
     topics = (

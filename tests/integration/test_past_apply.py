@@ -6,7 +6,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from headrace.governance.applied import applied_ids
 from headrace.schemas.catalog import open_catalog
@@ -17,6 +16,7 @@ from headrace.sinks.evolution import VERSION_PROPERTY
 from headrace.streams.admin import Admin
 from tests.support.amending import optional, reloaded, with_fields
 from tests.support.meshes import ORDER, ORDERS, ids, order, query
+from tests.support.registries import registry_client
 from tests.support.sinks import caught_up
 from tests.support.subscribing import register, send_as
 from tests.support.topics import publish, table_of
@@ -32,7 +32,7 @@ GATE = optional("gate")
 
 def delete_for_good(mesh: Mesh, *numbers: int) -> None:
     """Delete versions as one may who wants their numbers back."""
-    registry, subject = SchemaRegistryClient({**mesh.environment.registry_config()}), mesh.product(ORDERS).subject
+    registry, subject = registry_client(mesh.environment.registry_config()), mesh.product(ORDERS).subject
     for permanent in (False, True):
         for number in numbers:
             registry.delete_version(subject, number, permanent=permanent)

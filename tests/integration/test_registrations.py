@@ -10,6 +10,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from headrace.governance.registrations import Registration, Registrations
 from tests.support.meshes import ORDER, ORDERS
+from tests.support.registries import registry_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def registrations(mesh: Mesh) -> Iterator[Registrations]:
 @pytest.fixture
 def client(mesh: Mesh) -> SchemaRegistryClient:
     """Somebody who knows nothing of headrace, and has taken all checks away."""
-    client = SchemaRegistryClient({**mesh.environment.registry_config()})
+    client = registry_client(mesh.environment.registry_config())
     client.set_compatibility(mesh.product(ORDERS).subject, "NONE")
     return client
 
