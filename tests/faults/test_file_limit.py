@@ -33,11 +33,13 @@ def test_a_worker_whose_files_may_not_grow_waits_and_another_lands_its_batch(mes
         assert eventually(lambda: limited.text().count("File too large") >= 2), limited.text()
         assert "event=waiting" in limited.text()
         assert "next=" in limited.text()
-        assert sum(limited.landed) == 50
         limited.signal(signal.SIGKILL)
         assert limited.wait() == -signal.SIGKILL
+    # A slow broker gives the first of the big events away alone; what is left never fits.
+    landed = sum(limited.landed)
+    assert 50 <= landed < 50 + BIG
     with process(mesh, ORDERS, tmp_path / "free.log", until_caught_up=True) as free:
         assert free.wait() == 0, free.text()
-        assert sum(free.landed) == BIG
+        assert sum(free.landed) == 50 + BIG - landed
     assert ids(mesh) == sorted([*(f"o{n}" for n in range(50)), *(event["id"] for event in big)])
     assert_exactly_once(mesh)

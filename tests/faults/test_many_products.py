@@ -20,8 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.schemas.catalog import open_catalog
 from headrace.sinks.hold import hold, release
-from tests.support.meshes import ORDER, Cluster, order, send
-from tests.support.sinks import assert_exactly_once, events, eventually
+from tests.support.meshes import ORDER, Cluster, send
+from tests.support.sinks import assert_exactly_once, eventually
+from tests.support.topics import publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,20 +102,15 @@ def serving(mesh: Mesh, log: Path) -> Iterator[Worker]:
             popen.kill()
 
 
-def publish(mesh: Mesh, name: str, first: int = 0) -> None:
-    product = mesh.product(name)
-    send(mesh, product.topic, events(mesh, product, map(order, range(first, first + EVENTS))))
-
-
 def test_forty_products_in_one_worker(cluster: Cluster, tmp_path: Path, prefix: str) -> None:
     mesh = cluster.applied(tmp_path / "mesh", prefix=prefix, schemas=dict.fromkeys(NAMES, ORDER))
     held = mesh.product(HELD)
     hold(open_catalog(mesh.environment, mesh.domain_of(held)), held, "its table is moved", datetime.now(UTC))
     for name in NAMES:
-        publish(mesh, name)
+        publish(mesh, name, range(EVENTS), partition=0)
     send(mesh, mesh.product(POISONED).topic, POISON * 5)
-    # More than half of a batch cannot be read: this one stops.
-    send(mesh, mesh.product(FLOODED).topic, POISON * 3 * EVENTS)
+    # More than half of a batch cannot be read: this one stops. In one partition it comes in one fetch.
+    send(mesh, mesh.product(FLOODED).topic, POISON * 3 * EVENTS, partition=0)
     log = tmp_path / "sink.log"
     with serving(mesh, log) as worker:
         landing = [POISONED, *FINE]
@@ -128,7 +124,7 @@ def test_forty_products_in_one_worker(cluster: Cluster, tmp_path: Path, prefix: 
         assert not worker.ready()
         # The others go on meanwhile.
         for name in FINE[:5]:
-            publish(mesh, name, EVENTS)
+            publish(mesh, name, range(EVENTS, 2 * EVENTS))
         assert eventually(
             lambda: all(worker.values("rows_total")[name] == 2 * EVENTS for name in FINE[:5]), within_s=WITHIN_S
         )

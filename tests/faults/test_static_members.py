@@ -124,8 +124,14 @@ def member(mesh: Mesh, instance_id: str, observe: Callable[[Step], None] = lambd
             thread.join(WITHIN_S)
 
 
-def landed(worker: Member, partition: int, end: int = 1) -> bool:
+def landed(worker: Member, partition: int, end: int) -> bool:
     return worker.diary.ends.get(partition, 0) >= end
+
+
+def publish_to_both(mesh: Mesh, first: int, count: int) -> None:
+    """Send so many events to each of the two partitions."""
+    publish(mesh, ORDERS, range(first, first + count), partition=0)
+    publish(mesh, ORDERS, range(first + count, first + 2 * count), partition=1)
 
 
 def test_the_restart_of_a_static_member_takes_nothing_from_the_other(patient: Mesh) -> None:
@@ -162,8 +168,8 @@ def test_a_session_of_a_static_member_that_starts_anew_has_its_place_again(patie
             raise Stale("[0:0]", "[0:1]")
 
     with capture_logs() as logs, member(patient, "a", drop_once) as worker:
-        publish(patient, ORDERS, range(40))
-        assert eventually(lambda: landed(worker, 0) and landed(worker, 1), within_s=WITHIN_S)
+        publish_to_both(patient, 0, 20)
+        assert eventually(lambda: landed(worker, 0, 20) and landed(worker, 1, 20), within_s=WITHIN_S)
         assert len(worker.diary.assigned) == 2
         assert worker.ends()
     assert dropped
@@ -173,14 +179,15 @@ def test_a_session_of_a_static_member_that_starts_anew_has_its_place_again(patie
 def test_a_second_worker_of_the_same_id_fences_the_first(patient: Mesh) -> None:
     logs: list[MutableMapping[str, Any]]
     with capture_logs() as logs, member(patient, "a") as first:
-        publish(patient, ORDERS, range(40))
-        assert eventually(lambda: landed(first, 0) and landed(first, 1), within_s=WITHIN_S)
+        publish_to_both(patient, 0, 20)
+        # All of it: a table that the second one moves would have the first one join anew, and fence it in its turn.
+        assert eventually(lambda: landed(first, 0, 20) and landed(first, 1, 20), within_s=WITHIN_S)
         with member(patient, "a") as second:
             assert eventually(lambda: bool(first.fine), within_s=WITHIN_S)
             assert first.fine == [False]
             (stopped,) = [line for line in logs if line["event"] == "stopped"]
             assert stopped["what"] == "another worker has joined with the same instance id and has taken over"
             assert "--instance-id" in stopped["next"]
-            publish(patient, ORDERS, range(40, 80))
-            assert eventually(lambda: landed(second, 0) and landed(second, 1), within_s=WITHIN_S)
+            publish_to_both(patient, 40, 20)
+            assert eventually(lambda: landed(second, 0, 40) and landed(second, 1, 40), within_s=WITHIN_S)
             assert second.ends()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parents[2]
+_NEVER_S = 3600.0
 
 
 def assert_exactly_once(mesh: Mesh, *names: str) -> None:
@@ -113,7 +114,11 @@ def running(
     observe: Callable[[Step], None] | None = None,
     until_caught_up: bool = False,
 ) -> Iterator[Sink]:
-    """Run products' sinks in threads while the block lasts; then stop them and wait."""
+    """Run products' sinks in threads while the block lasts; then stop them and wait.
+
+    Those that run until they have caught up commit once, when they have read all, however slowly it comes.
+    """
+    mesh = _in_one_commit(mesh) if until_caught_up else mesh
     chosen = list(names) or [str(product.name) for product in mesh.products]
     with capture_logs() as logs, Registry(mesh.environment.registry_config()) as registry:
         sink = Sink(mesh, chosen, logs, catalogs or {})
@@ -143,6 +148,14 @@ def running(
             over = _ended(threads, sink)
             sink.stop.set()
             assert over, f"a sink does not end: {logs}"
+
+
+def _in_one_commit(mesh: Mesh) -> Mesh:
+    environment = mesh.environment
+    sink = environment.settings.sink.model_copy(update={"commit_interval_s": _NEVER_S})
+    return replace(
+        mesh, environment=replace(environment, settings=environment.settings.model_copy(update={"sink": sink}))
+    )
 
 
 def _ended(threads: Sequence[threading.Thread], sink: Sink) -> bool:

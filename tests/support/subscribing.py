@@ -39,12 +39,15 @@ def each_into(found: list[Any], events: Iterable[Any]) -> None:
 
 
 def committed(mesh: Mesh, group: str, name: str = ORDERS) -> dict[int, int]:
-    """Return a group's positions, by partition; those that it does not have are left out."""
+    """Return a group's positions, by partition.
+
+    A partition of which nothing was read is left out: whether its end was seen, and noted, is a matter of time.
+    """
     consumer = Consumer({**mesh.environment.kafka_config(), "group.id": group})
     try:
         topic = mesh.product(name).topic
         found = consumer.committed([TopicPartition(topic, partition) for partition in range(2)], timeout=60)
-        return {place.partition: place.offset for place in found if place.offset >= 0}
+        return {place.partition: place.offset for place in found if place.offset > 0}
     finally:
         consumer.close()
 
