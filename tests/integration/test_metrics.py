@@ -31,7 +31,7 @@ from headrace.sinks.hold import hold, release
 from headrace.sinks.serve import ProductSink, Setting, serve
 from tests.support.meshes import ORDER, ORDERS, Cluster, send
 from tests.support.sinks import eventually
-from tests.support.topics import publish, transaction
+from tests.support.topics import publish, transaction, transactions_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -173,6 +173,7 @@ def test_the_pages_of_a_sink_that_keeps_up_and_of_one_that_has_stopped(
     send(mesh, mesh.product(FLIGHTS).topic, [("k", b"poison")] * 120, partition=0)
     transaction(mesh, FLIGHTS, range(30), commit=False)
     transaction(mesh, FLIGHTS, range(30, 50), commit=True)
+    assert eventually(lambda: transactions_ended(mesh, FLIGHTS))
     with sinking(mesh, ORDERS, FLIGHTS) as running:
         publish(mesh, ORDERS, range(200))
         transaction(mesh, ORDERS, range(200, 210), commit=False)

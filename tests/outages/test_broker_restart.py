@@ -130,16 +130,18 @@ def test_a_sink_whose_batch_cannot_land_without_a_broker_stops_within_its_time(
 ) -> None:
     mesh = own.applied(tmp_path / "mesh", prefix=prefix)
     product = mesh.product(ORDERS)
-    killed = threading.Event()
+    sent, killed = threading.Event(), threading.Event()
 
     def observe(step: Step) -> None:
-        # Dead letters and the topic's id both need the broker.
+        # Dead letters and the topic's id both need the broker; whoever sends needs it for longer than the first batch.
+        assert sent.wait(PATIENCE_S)
         if not killed.is_set():
             kill(stack, "kafka")
             killed.set()
 
     with running(mesh, observe=observe) as sink:
         send(mesh, product.topic, [("poison", b"{}"), *events(mesh, product, map(order, range(100)))])
+        sent.set()
         assert killed.wait(PATIENCE_S)
         sink.stop.set()
         # It tries to land for as long as it may, and then gives the batch up and leaves the group.
