@@ -17,7 +17,7 @@ import os
 import struct
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import fastavro
 import numpy as np
@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from datafusion import SessionConfig, SessionContext
 
 from headrace.schemas.avro import Field, Fixed, Primitive, Record
+from headrace.schemas.errors import Unavailable
 from headrace.schemas.plain import Speller
 from headrace.streams.branches import AS_WRITTEN, has_unions, reader_schema, reshaper
 from headrace.streams.misfits import unheld_path, unread_path
@@ -102,6 +103,9 @@ class Decoder:
 
         Never raises for what a value holds: values that do not fit the schema to the byte, or that no table can hold,
         are in ``refused``.
+
+        Raises:
+            Unavailable: this machine has no room to decode one of the values in; they can be decoded again.
         """
         parts: list[pa.StructArray] = []
         refused: list[int] = []
@@ -173,6 +177,11 @@ class Decoder:
         body = memoryview(joined.buffers()[2])[offsets[0] : offsets[-1]]
         try:
             batch = self._read(body, rows)
+        except Unavailable:
+            # It says nothing of the values. Fewer of them may find room.
+            if rows == 1:
+                raise
+            return None
         except Exception:  # noqa: BLE001 - DataFusion raises bare Exception for whatever the bytes spoil
             return None
         return self._events(batch) if self._holds(batch, rows) else None
@@ -259,18 +268,39 @@ class _Scratch:
     """
 
     def __init__(self) -> None:
-        self._memory = os.fdopen(os.memfd_create("headrace-block"), "wb") if hasattr(os, "memfd_create") else None
+        memory = os.memfd_create("headrace-block") if hasattr(os, "memfd_create") else None
+        self._memory = os.fdopen(memory, "wb", buffering=0) if memory is not None else None
 
     @contextlib.contextmanager
     def holding(self, parts: list[bytes | memoryview]) -> Iterator[str]:
-        """Lend the path of a file that holds the parts."""
-        if self._memory is not None:
-            self._memory.seek(0)
-            self._memory.writelines(parts)
-            self._memory.truncate()
-            yield f"/proc/self/fd/{self._memory.fileno()}"
-            return
-        with tempfile.NamedTemporaryFile(prefix="headrace-block-") as file:
-            file.writelines(parts)
-            file.flush()
-            yield file.name
+        """Lend the path of a file that holds the parts.
+
+        Raises:
+            Unavailable: there is no room for them; later, or for fewer, there may be.
+        """
+        try:
+            file = self._open()
+            try:
+                file.writelines(parts)
+                # Writes out what is buffered, too.
+                file.truncate()
+            except OSError:
+                # What it still buffers finds no room either.
+                with contextlib.suppress(OSError):
+                    file.close()
+                raise
+        except OSError as error:
+            raise Unavailable(
+                f"there is no room to decode events in: {error.strerror}",
+                where="this machine's memory" if self._memory is not None else tempfile.gettempdir(),
+                hint="make room, or allow larger files; nothing is lost",
+            ) from None
+        with file:
+            yield file.name if self._memory is None else f"/proc/self/fd/{file.fileno()}"
+
+    def _open(self) -> IO[bytes]:
+        if self._memory is None:
+            return tempfile.NamedTemporaryFile(prefix="headrace-block-")
+        self._memory.seek(0)
+        # What a failed write leaves in a buffer goes with it.
+        return os.fdopen(self._memory.fileno(), "wb", closefd=False)
