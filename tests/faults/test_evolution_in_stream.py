@@ -100,7 +100,7 @@ def test_a_version_that_no_table_can_follow_stops_its_product_and_no_other(
     send(mesh, product.topic, [("o1", encoded(schema, schema_id, {"id": "o1", "amount": 1}))], partition=0)
     assert all(caught_up(mesh).outcomes.values())
 
-    client = registry_client({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client(mesh.environment.registry_config())
     client.set_compatibility(product.subject, "NONE")
     text = {**V1, "fields": [V1["fields"][0], {"name": "amount", "type": "string"}]}
     changed_id = client.register_schema(product.subject, Schema(json.dumps(text), "AVRO"))
@@ -132,7 +132,7 @@ def test_a_field_stays_masked_when_the_registry_loses_the_version_that_tagged_it
     mesh = cluster.applied(tmp_path / "mesh", prefix=prefix, schemas={ORDERS: plain})
     product = mesh.product(ORDERS)
     schema, schema_id = register(mesh, ORDERS, plain)
-    client = registry_client({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client(mesh.environment.registry_config())
     assert len(client.get_versions(product.subject)) == 2
     client.delete_version(product.subject, 1)
     client.delete_version(product.subject, 1, permanent=True)

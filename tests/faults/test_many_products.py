@@ -107,7 +107,7 @@ def test_forty_products_in_one_worker(cluster: Cluster, tmp_path: Path, prefix: 
     held = mesh.product(HELD)
     hold(open_catalog(mesh.environment, mesh.domain_of(held)), held, "its table is moved", datetime.now(UTC))
     for name in NAMES:
-        publish(mesh, name, range(EVENTS), partition=0)
+        publish(mesh, name, range(EVENTS))
     send(mesh, mesh.product(POISONED).topic, POISON * 5)
     # More than half of a batch cannot be read: this one stops. In one partition it comes in one fetch.
     send(mesh, mesh.product(FLOODED).topic, POISON * 3 * EVENTS, partition=0)

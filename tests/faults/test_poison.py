@@ -48,7 +48,7 @@ def header(schema_id: int) -> bytes:
 
 def foreign_id(mesh: Mesh, subject: str, schema: str, kind: str) -> int:
     """Register a schema for a subject of somebody else."""
-    client = registry_client({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client(mesh.environment.registry_config())
     try:
         return int(client.register_schema(f"{mesh.environment.topic_prefix}{subject}", Schema(schema, kind)))
     finally:

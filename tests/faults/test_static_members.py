@@ -141,8 +141,7 @@ def test_the_restart_of_a_static_member_takes_nothing_from_the_other(patient: Me
             assert eventually(lambda: len(first.diary.revoked) == 1 and not other.has(set()), within_s=WITHIN_S)
             (lost,) = first.diary.revoked[0]
             (kept,) = {0, 1} - {lost}
-            for partition in (0, 1):
-                publish(patient, ORDERS, range(partition * 100, partition * 100 + 20), partition=partition)
+            publish_to_both(patient, 0, 20)
             assert eventually(lambda: landed(first, kept, 20) and landed(other, lost, 20), within_s=WITHIN_S)
             before = (list(other.diary.assigned), list(other.diary.revoked))
             assert first.ends()

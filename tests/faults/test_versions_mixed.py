@@ -243,7 +243,7 @@ def test_a_version_that_is_no_avro_at_all_is_refused_like_any_other(
     product, producing = mesh.product(ORDERS), Producing(mesh, ORDERS)
     producing.register()
     node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
-    client = registry_client({"url": mesh.environment.registry_config()["url"]})
+    client = registry_client(mesh.environment.registry_config())
     recursive = client.register_schema(product.subject, Schema(json.dumps(node), "AVRO"))
     client.close()
     send(mesh, product.topic, [("o7", struct.pack(">bI", 0, recursive) + b"\0")], partition=0)
